@@ -1,0 +1,1 @@
+"""Frozen value types that every layer shares. No input, no output, no clock."""

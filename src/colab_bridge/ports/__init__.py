@@ -1,0 +1,1 @@
+"""The seams of the product: what a provider or a transport must offer. Protocols only."""

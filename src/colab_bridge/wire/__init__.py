@@ -1,0 +1,1 @@
+"""Codecs and folds for Jupyter messages: bytes in, values out. Pure: no socket, no clock, no disk."""
