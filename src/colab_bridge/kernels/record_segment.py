@@ -1,0 +1,432 @@
+"""The files that a message record consists of: their format, and how they are written, checked and read.
+
+A segment is a file named by the number of its first entry. It starts with 8 fixed bytes and 8 random ones, its *salt*, and
+goes on with entries::
+
+    4 bytes   marker: first half of the salt
+    4 bytes   length of the body
+    8 bytes   number of the entry
+    8 bytes   Unix seconds, a double
+    1 byte    kind, then 3 zero bytes
+    4 bytes   CRC-32 of the 28 bytes above and the body, started with the CRC-32 of the salt
+    the body
+
+All integers are little-endian. The salt is there because bodies are what foreign code prints: without it, a kernel could
+print something that looks like an entry, and a search for the next intact entry behind damaged bytes would believe it.
+
+Numbers go up by one from entry to entry; where some are missing (damage), a new :class:`Run` starts. Only every 64th entry, or
+one in 64 KiB, is remembered by its offset, so the index of a segment costs a few kilobytes however small its entries are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import struct
+import sys
+import zlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = [
+    "ENTRY_HEADER_BYTES",
+    "FILE_HEADER_BYTES",
+    "Body",
+    "DamagedSegmentError",
+    "Entry",
+    "EntryKind",
+    "Run",
+    "SegmentFile",
+    "SegmentWriter",
+    "body_chunks",
+]
+
+_MAGIC = b"CBREC1\r\n"
+_SALT_BYTES = 8
+FILE_HEADER_BYTES = len(_MAGIC) + _SALT_BYTES
+_ENTRY = struct.Struct("<4sIQdB3xI")
+_CHECKED = struct.Struct("<4sIQdB3x")
+ENTRY_HEADER_BYTES = _ENTRY.size
+_MAX_BODY_BYTES = 0xFFFF_FFFF
+_MARK_EVERY_ENTRIES = 64
+_MARK_EVERY_BYTES = 64 * 1024
+_BLOCK_BYTES = 1024 * 1024
+# Below this size, one joined write is cheaper than a vectored one.
+_JOIN_BYTES = 64 * 1024
+# Windows would translate line ends and hand the file to child processes; elsewhere the bits do not exist.
+if sys.platform == "win32":
+    _OPEN_BITS = os.O_BINARY | os.O_NOINHERIT
+else:
+    _OPEN_BITS = os.O_CLOEXEC
+
+Body = bytes | bytearray | memoryview
+"""One chunk of a body."""
+
+
+class EntryKind(IntEnum):
+    """What an entry holds."""
+
+    DOWN = 0  # from the kernel; the body is a v1 websocket frame
+    UP = 1  # to the kernel; a v1 frame
+    NOTE = 2  # ours; a JSON object
+
+
+_KINDS = tuple(EntryKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One numbered entry.
+
+    Attributes:
+        seq: Its number, from 1.
+        kind: What the body is.
+        time_s: Unix seconds at which it was appended.
+        body: The bytes as they were given.
+    """
+
+    seq: int
+    kind: EntryKind
+    time_s: float
+    body: bytes
+
+
+class DamagedSegmentError(Exception):
+    """A segment holds something else than it held when it was written or scanned."""
+
+
+class Run:
+    """Entries of one file whose numbers follow each other, with a sparse index of offsets.
+
+    Attributes:
+        first: Number of the first entry.
+        next: Number after the last entry.
+        end: Offset behind the last entry.
+    """
+
+    __slots__ = ("_numbers", "_offsets", "end", "first", "next")
+
+    def __init__(self, first: int, offset: int) -> None:
+        self.first = self.next = first
+        self.end = offset
+        self._numbers = array("Q", [first])
+        self._offsets = array("Q", [offset])
+
+    def add(self, size_bytes: int) -> None:
+        """Count one more entry of the given size, header included."""
+        if self.end - self._offsets[-1] >= _MARK_EVERY_BYTES or self.next - self._numbers[-1] >= _MARK_EVERY_ENTRIES:
+            self._numbers.append(self.next)
+            self._offsets.append(self.end)
+        self.next += 1
+        self.end += size_bytes
+
+    def offset_before(self, seq: int) -> int:
+        """Return the offset of an entry at or shortly before number ``seq``."""
+        return self._offsets[max(0, bisect_right(self._numbers, seq) - 1)]
+
+
+class SegmentFile:
+    """One file of a record, as far as reading goes.
+
+    No descriptor stays open between calls, so that the file can be deleted at any time on Windows, too.
+
+    Attributes:
+        path: The file.
+        first: Number in its name.
+        limit: Numbers from here on belong to the next segment; None for the last one.
+        size_bytes: Size of the file, for the limit of the whole record.
+        damaged: Whether a scan had to skip bytes in the middle, or found the beginning to be no segment.
+        runs: What it holds; empty until :meth:`scan`, or filled by the writer.
+        scanned: Whether ``runs`` is known.
+    """
+
+    __slots__ = ("damaged", "first", "limit", "path", "runs", "salt", "scanned", "size_bytes")
+
+    def __init__(self, path: Path, first: int, size_bytes: int, *, limit: int | None = None) -> None:
+        self.path = path
+        self.first = first
+        self.limit = limit
+        self.size_bytes = size_bytes
+        self.salt = b""
+        self.runs: list[Run] = []
+        self.scanned = False
+        self.damaged = False
+
+    @property
+    def next(self) -> int:
+        """Number after the last entry; call it only when the segment is scanned."""
+        return self.runs[-1].next if self.runs else self.first
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no entry that can be read; call it only when the segment is scanned."""
+        return self.next == self.first
+
+    def scan(self) -> None:
+        """Read the whole file, check every entry and fill ``runs``.
+
+        Bytes behind the last intact entry are ignored. A file shorter than its header counts as empty.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with open(self.path, "rb", buffering=_BLOCK_BYTES) as file:
+            self.size_bytes = os.fstat(file.fileno()).st_size
+            self.runs, self.damaged, self.scanned = [], False, True
+            header = file.read(FILE_HEADER_BYTES)
+            if len(header) < FILE_HEADER_BYTES:
+                return
+            if not header.startswith(_MAGIC):
+                self.damaged = True
+                return
+            self.salt = header[len(_MAGIC) :]
+            for seq, offset, size in _intact_entries(file, self.size_bytes, self.salt, self.first, self.limit):
+                if not self.runs or seq != self.runs[-1].next:
+                    self.damaged |= bool(self.runs) or seq != self.first
+                    self.runs.append(Run(seq, offset))
+                self.runs[-1].add(size)
+
+    def read(self, after: int, *, max_bytes: int, max_entries: int) -> list[Entry]:
+        """Return the first entries behind ``after``, all of one run; at least one unless there is none.
+
+        Raises:
+            DamagedSegmentError: the file is not what the index says.
+            OSError: the file cannot be read.
+        """
+        run = next((run for run in self.runs if run.next > after + 1), None)
+        if run is None:
+            return []
+        first = max(after + 1, run.first)
+        descriptor = os.open(self.path, os.O_RDONLY | _OPEN_BITS)
+        try:
+            return self._read_run(descriptor, run, first, max_bytes, max_entries)
+        finally:
+            os.close(descriptor)
+
+    def _read_run(self, descriptor: int, run: Run, first: int, max_bytes: int, max_entries: int) -> list[Entry]:
+        offset = run.offset_before(first)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        room = _MARK_EVERY_BYTES + ENTRY_HEADER_BYTES + max_bytes
+        block = _read_exactly(descriptor, min(run.end - offset, room))
+        entries: list[Entry] = []
+        position, taken = 0, 0
+        seed = zlib.crc32(self.salt)
+        while position + ENTRY_HEADER_BYTES <= len(block) and len(entries) < max_entries:
+            length, seq = struct.unpack_from("<IQ", block, position + 4)
+            stop = position + ENTRY_HEADER_BYTES + length
+            if offset + stop > run.end:
+                raise DamagedSegmentError(self.path.name)
+            if seq >= first:
+                if entries and taken + length > max_bytes:
+                    break
+                if stop > len(block):
+                    block += _read_exactly(descriptor, stop - len(block))
+                entries.append(self._decode(block, position, length, first + len(entries), seed))
+                taken += length
+            position = stop
+        if not entries:
+            raise DamagedSegmentError(self.path.name)
+        return entries
+
+    def _decode(self, block: bytes, position: int, length: int, expected: int, seed: int) -> Entry:
+        marker, _, seq, time_s, kind, crc = _ENTRY.unpack_from(block, position)
+        start = position + ENTRY_HEADER_BYTES
+        body = block[start : start + length]
+        actual = zlib.crc32(body, zlib.crc32(block[position : position + _CHECKED.size], seed))
+        if crc != actual or seq != expected or marker != self.salt[:4] or kind >= len(_KINDS):
+            raise DamagedSegmentError(self.path.name)
+        return Entry(seq, _KINDS[kind], time_s, body)
+
+
+class SegmentWriter:
+    """Appends to one segment file.
+
+    Attributes:
+        segment: The file, whose index grows with each entry.
+    """
+
+    __slots__ = ("_descriptor", "_marker", "_seed", "segment")
+
+    def __init__(self, segment: SegmentFile, descriptor: int) -> None:
+        self.segment = segment
+        self._descriptor = descriptor
+        self._marker = segment.salt[:4]
+        self._seed = zlib.crc32(segment.salt)
+
+    @classmethod
+    def create(cls, path: Path, first: int) -> SegmentWriter:
+        """Make a new file, in place of one of the same name that holds no entry.
+
+        Raises:
+            OSError: there is no room or no permission; nothing is left behind then.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _OPEN_BITS, 0o600)
+        segment = SegmentFile(path, first, FILE_HEADER_BYTES)
+        segment.salt = secrets.token_bytes(_SALT_BYTES)
+        segment.scanned = True
+        try:
+            _write_all(descriptor, _MAGIC + segment.salt)
+        except OSError:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        segment.runs.append(Run(first, FILE_HEADER_BYTES))
+        return cls(segment, descriptor)
+
+    @classmethod
+    def adopt(cls, segment: SegmentFile) -> SegmentWriter:
+        """Go on behind the last intact entry of a scanned segment; what follows it is cut off.
+
+        Raises:
+            OSError: the file cannot be opened for writing or cut.
+        """
+        descriptor = os.open(segment.path, os.O_RDWR | _OPEN_BITS)
+        try:
+            end = segment.runs[-1].end
+            os.ftruncate(descriptor, end)
+            os.lseek(descriptor, end, os.SEEK_SET)
+        except OSError:
+            os.close(descriptor)
+            raise
+        segment.size_bytes = end
+        return cls(segment, descriptor)
+
+    def append(self, seq: int, kind: EntryKind, time_s: float, chunks: Sequence[Body], length: int) -> int:
+        """Write one entry and return its size in bytes, header included.
+
+        Raises:
+            OSError: it could not be written; the file ends where it ended before, or has bytes behind its end that a later
+                scan ignores.
+        """
+        checked = _CHECKED.pack(self._marker, length, seq, time_s, kind)
+        crc = zlib.crc32(checked, self._seed)
+        for chunk in chunks:
+            crc = zlib.crc32(chunk, crc)
+        header = checked + crc.to_bytes(4, "little")
+        try:
+            if length <= _JOIN_BYTES:
+                _write_all(self._descriptor, b"".join((header, *chunks)))
+            else:
+                _write_all(self._descriptor, header)
+                for chunk in chunks:
+                    _write_all(self._descriptor, chunk)
+        except OSError:
+            self._cut()
+            raise
+        size = ENTRY_HEADER_BYTES + length
+        self.segment.runs[-1].add(size)
+        self.segment.size_bytes += size
+        return size
+
+    def close(self) -> None:
+        """Give the descriptor back; a second call does nothing."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _cut(self) -> None:
+        end = self.segment.runs[-1].end
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, end)
+            os.lseek(self._descriptor, end, os.SEEK_SET)
+
+
+def body_chunks(body: Body | Sequence[Body]) -> tuple[list[Body], int]:
+    """Return a body as a list of flat chunks, and its length in bytes.
+
+    Raises:
+        ValueError: it is longer than the format can say (4 GiB).
+    """
+    given = [body] if isinstance(body, (bytes, bytearray, memoryview)) else body
+    chunks = [chunk.cast("B") if isinstance(chunk, memoryview) else chunk for chunk in given]
+    length = sum(len(chunk) for chunk in chunks)
+    if length > _MAX_BODY_BYTES:
+        raise ValueError(f"an entry of {length} bytes is too long for the record")
+    return chunks, length
+
+
+def _write_all(descriptor: int, data: Body) -> None:
+    written = os.write(descriptor, data)
+    if written == len(data):
+        return
+    view = memoryview(data)
+    while written < len(view):
+        written += os.write(descriptor, view[written:])
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    data = os.read(descriptor, size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    missing = size - len(data)
+    while missing:
+        part = os.read(descriptor, missing)
+        if not part:
+            raise DamagedSegmentError("the file is shorter than it was")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _intact_entries(
+    file: BinaryIO, size_bytes: int, salt: bytes, low: int, limit: int | None
+) -> Iterator[tuple[int, int, int]]:
+    """Yield number, offset and size of each intact entry with numbers that rise from ``low``."""
+    position = FILE_HEADER_BYTES
+    high = limit if limit is not None else 1 << 63
+    seed = zlib.crc32(salt)
+    while position < size_bytes:
+        found = _check_entry(file, position, size_bytes, salt[:4], seed, low, high)
+        if found is None:
+            position = _find_marker(file, position + 1, salt[:4])
+            if position < 0:
+                return
+            continue
+        seq, size = found
+        yield seq, position, size
+        low = seq + 1
+        position += size
+
+
+def _check_entry(
+    file: BinaryIO, position: int, size_bytes: int, marker: bytes, seed: int, low: int, high: int
+) -> tuple[int, int] | None:
+    if file.tell() != position:
+        file.seek(position)
+    header = file.read(ENTRY_HEADER_BYTES)
+    if len(header) < ENTRY_HEADER_BYTES:
+        return None
+    found, length, seq, _, kind, crc = _ENTRY.unpack(header)
+    size = ENTRY_HEADER_BYTES + length
+    if found != marker or kind >= len(_KINDS) or not low <= seq < high or position + size > size_bytes:
+        return None
+    actual = zlib.crc32(header[: _CHECKED.size], seed)
+    while length > 0:
+        block = file.read(min(length, _BLOCK_BYTES))
+        if not block:
+            return None
+        actual = zlib.crc32(block, actual)
+        length -= len(block)
+    return (seq, size) if actual == crc else None
+
+
+def _find_marker(file: BinaryIO, position: int, marker: bytes) -> int:
+    """Return the offset of the next marker at or behind ``position``; -1 when there is none."""
+    file.seek(position)
+    tail = b""
+    while block := file.read(_BLOCK_BYTES):
+        at = (tail + block).find(marker)
+        if at >= 0:
+            return position - len(tail) + at
+        position += len(block)
+        tail = (tail + block)[-(len(marker) - 1) :]
+    return -1
