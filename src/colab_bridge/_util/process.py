@@ -22,6 +22,7 @@ __all__ = [
     "is_alive",
     "spawn_detached",
     "terminate",
+    "terminate_all",
     "terminate_async",
     "wait_gone",
 ]
@@ -48,11 +49,16 @@ class ProcessId:
     create_time: float
 
 
-def identify(pid: int) -> ProcessId | None:
-    """Return the identity of a running process; None when there is none, or only a zombie."""
+def identify(pid: int, platform: str = sys.platform) -> ProcessId | None:
+    """Return the identity of a running process; None when there is none, or only a zombie.
+
+    Args:
+        pid: The number of the process.
+        platform: Whose way to look; only tests give another one.
+    """
     if pid <= 0:
         return None
-    if sys.platform == "linux":
+    if platform == "linux":
         return _identify_linux(pid)
     return _identify_psutil(pid)
 
@@ -105,15 +111,17 @@ def spawn_detached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], lo
     request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "log_path": str(log_path)}
     helper = Path(__file__).with_name("process_spawn.py")
     # The request goes through the pipe: environments hold secrets, and arguments are public.
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(helper)],
-        input=json.dumps(request).encode("ascii"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=_SPAWN_TIMEOUT_S,
-        check=False,
-        creationflags=_CREATE_NO_WINDOW if sys.platform == "win32" else 0,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(helper)],
+            input=json.dumps(request).encode("ascii"),
+            capture_output=True,
+            timeout=_SPAWN_TIMEOUT_S,
+            check=False,
+            creationflags=_CREATE_NO_WINDOW if sys.platform == "win32" else 0,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{argv[0]} was not started within {_SPAWN_TIMEOUT_S:.0f} s") from error
     return _spawned(done.stdout, done.stderr, argv[0])
 
 
@@ -165,9 +173,13 @@ def terminate(process: ProcessId, grace_s: float, *, tree: bool = False) -> bool
     Returns:
         Whether all of them have gone.
     """
-    doomed = [process, *(descendants(process) if tree else [])]
-    _send(doomed, force=False)
-    left = wait_gone(doomed, grace_s)
+    return terminate_all([process, *(descendants(process) if tree else [])], grace_s)
+
+
+def terminate_all(processes: Sequence[ProcessId], grace_s: float) -> bool:
+    """End several processes at the same time as :func:`terminate` ends one, and return whether all have gone. Blocks."""
+    _send(processes, force=False)
+    left = wait_gone(processes, grace_s)
     _send(left, force=True)
     return not wait_gone(left, _KILL_WAIT_S)
 

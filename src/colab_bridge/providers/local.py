@@ -36,11 +36,11 @@ from colab_bridge._util.process import (
     identify,
     is_alive,
     spawn_detached,
-    terminate,
+    terminate_all,
     terminate_async,
     wait_gone,
 )
-from colab_bridge.errors import AuthError, InternalError, RuntimeLostError, TransientError, UserError
+from colab_bridge.errors import AuthError, RuntimeLostError, TransientError, UserError
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest, Secret
 from colab_bridge.providers.local_interpreter import InterpreterCache, KernelPython, choose_interpreter, kernelspec
 
@@ -52,6 +52,7 @@ _ANSWER_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 8.0  # the server gives each kernel 5 s to end
 _GRACE_S = 2.0
 _FORGOTTEN_AFTER_S = 3600
+_ID = re.compile(r"local-[0-9a-z]+-[0-9a-f]+")
 _PING_S = 30  # jupyter_server's own default until 2.20
 
 
@@ -83,7 +84,7 @@ class LocalProvider:
     name = "local"
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
 
     async def acquire(self, request: RuntimeRequest) -> RuntimeHandle:
         """Start a server for a project and return once it answers.
@@ -123,7 +124,7 @@ class LocalProvider:
             TransientError: the process runs but does not answer.
             AuthError: it refuses our token.
         """
-        server = _from_data(handle)
+        server = self._from_data(handle)
         if not is_alive(server.process):
             raise RuntimeLostError(
                 f"the local runtime (pid {server.process.pid}) has ended",
@@ -140,13 +141,29 @@ class LocalProvider:
         """Do nothing: a local server ends by itself only an hour after its last kernel."""
 
     async def release(self, handle: RuntimeHandle) -> None:
-        """End the server, its kernels and what they have started, and remove its folder; a workspace stays."""
-        server = _from_data(handle)
-        if not server.folder.is_relative_to(self._folder) or server.folder == self._folder:
-            raise InternalError(f"the runtime {handle.id} claims a folder that is not ours")
+        """End the server, its kernels and what they have started, and remove its folder; a workspace stays.
+
+        Also to be called for a runtime that was lost: its folder is still there.
+        """
+        try:
+            server = self._from_data(handle)
+        except RuntimeLostError:
+            return  # nothing tells which process it was; without kernels it ends by itself within the hour
         with anyio.CancelScope(shield=True):
             await _stop(server)
             await to_thread.run_sync(_remove, server.folder)
+
+    def _from_data(self, handle: RuntimeHandle) -> _Server:
+        try:
+            data = handle.data
+            process = ProcessId(pid=int(data["pid"]), create_time=float(data["create_time"]))
+            port, token = int(data["port"]), str(data["token"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(handle) from error
+        # The folder is removed later, so it must be one of ours, whatever was stored.
+        if not _ID.fullmatch(handle.id):
+            raise _damaged(handle)
+        return _Server(process=process, port=port, token=token, folder=self._folder / handle.id)
 
     def _interpreter(self, request: RuntimeRequest) -> KernelPython:
         cache = InterpreterCache(self._folder / "interpreters.json")
@@ -158,6 +175,12 @@ class LocalProvider:
         readable = re.sub(r"[^\w.-]+", "_", request.session).strip(".")[:40] or "session"
         digest = hashlib.sha256(os.fsencode(request.project)).hexdigest()[:8]
         return self._folder / "workspaces" / f"{readable}-{digest}"
+
+
+def _damaged(handle: RuntimeHandle) -> RuntimeLostError:
+    return RuntimeLostError(
+        f"what is stored about the local runtime {handle.id!r} is damaged", hint="stop the session and start a new one"
+    )
 
 
 def _port_option(options: Mapping[str, Any]) -> int:
@@ -341,7 +364,7 @@ async def _stop(server: _Server) -> None:
         await _ask_to_stop(server)
         await to_thread.run_sync(wait_gone, [server.process], _STOP_TIMEOUT_S)
     await terminate_async(server.process, _GRACE_S, tree=True)
-    await to_thread.run_sync(_end_all, below)
+    await to_thread.run_sync(terminate_all, below, _GRACE_S)
 
 
 async def _ask_to_stop(server: _Server) -> None:
@@ -350,11 +373,6 @@ async def _ask_to_stop(server: _Server) -> None:
             await client.post(f"{server.url}/api/shutdown", headers=server.headers)
     except httpx2.HTTPError:
         return  # it may close the connection before it answers; whether it ends is looked at next
-
-
-def _end_all(processes: list[ProcessId]) -> None:
-    for process in processes:
-        terminate(process, _GRACE_S)
 
 
 def _remove(folder: Path) -> None:
@@ -368,19 +386,7 @@ def _to_data(server: _Server, python: KernelPython) -> dict[str, Any]:
         "create_time": server.process.create_time,
         "port": server.port,
         "token": server.token,
-        "folder": str(server.folder),
+        "log": str(server.folder / "server.log"),
         "python": python.path,
         "notice": python.notice,
     }
-
-
-def _from_data(handle: RuntimeHandle) -> _Server:
-    try:
-        data = handle.data
-        process = ProcessId(pid=int(data["pid"]), create_time=float(data["create_time"]))
-        return _Server(process=process, port=int(data["port"]), token=str(data["token"]), folder=Path(data["folder"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RuntimeLostError(
-            f"what is stored about the local runtime {handle.id} is damaged",
-            hint="stop the session and start a new one",
-        ) from error
