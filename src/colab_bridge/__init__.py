@@ -1,0 +1,37 @@
+"""Colab Bridge: your own editor, folder and notebooks; a remote machine's kernels underneath.
+
+The names below are the public Python API. They are loaded when they are first used, so that importing the package costs next to
+nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from colab_bridge.bridge.engine import LocalColabEngine
+    from colab_bridge.bridge.local import LocalColab
+    from colab_bridge.bridge.notebook import LocalColabNotebook
+    from colab_bridge.bridge.universal import UniversalColabBridge
+
+__all__ = ["LocalColab", "LocalColabEngine", "LocalColabNotebook", "UniversalColabBridge", "__version__"]
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "LocalColab": "colab_bridge.bridge.local",
+    "LocalColabEngine": "colab_bridge.bridge.engine",
+    "LocalColabNotebook": "colab_bridge.bridge.notebook",
+    "UniversalColabBridge": "colab_bridge.bridge.universal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'colab_bridge' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACES])

@@ -1,0 +1,191 @@
+"""Runs a script, a module or a command inside a kernel so that it behaves as it does in a terminal.
+
+The text of this file is sent as one cell, followed by a call of :func:`colab_bridge_run`, so every import sits inside the
+functions: nothing but that one name enters the user's namespace, and the call removes it again.
+"""
+
+
+def colab_bridge_run(job):  # type: ignore[no-untyped-def]
+    """Run one program and return its exit status.
+
+    Args:
+        job: Mapping with ``kind`` (``script``, ``module``, ``command``), ``argv``, ``path`` and ``source`` (script),
+            ``module``, ``command``, ``cwd`` (absolute, used when it exists).
+
+    Returns:
+        The exit status a shell would see.
+    """
+    import builtins
+    import linecache
+    import os
+    import runpy
+    import subprocess
+    import sys
+    import threading
+    import traceback
+
+    class InputFile:
+        """``sys.stdin`` on top of the kernel's input requests, line by line."""
+
+        encoding = "utf-8"
+        errors = "replace"
+        closed = False
+        newlines = None
+
+        def __init__(self):  # type: ignore[no-untyped-def]
+            self.rest = ""
+            self.ended = False
+
+        def readline(self, size=-1):  # type: ignore[no-untyped-def]
+            if not self.rest and not self.ended:
+                try:
+                    self.rest = builtins.input("") + "\n"
+                except EOFError:
+                    self.ended = True
+            line = self.rest if size is None or size < 0 else self.rest[:size]
+            self.rest = self.rest[len(line) :]
+            return line
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            return iter(self.readline, "")
+
+        def __next__(self):  # type: ignore[no-untyped-def]
+            line = self.readline()
+            if not line:
+                raise StopIteration
+            return line
+
+        def readlines(self, hint=-1):  # type: ignore[no-untyped-def]
+            return list(self)
+
+        def read(self, size=-1):  # type: ignore[no-untyped-def]
+            if size is None or size < 0:
+                return "".join(self)
+            parts = []
+            while size > 0:
+                part = self.readline(size)
+                if not part:
+                    break
+                parts.append(part)
+                size -= len(part)
+            return "".join(parts)
+
+        def isatty(self):  # type: ignore[no-untyped-def]
+            return False
+
+        def readable(self):  # type: ignore[no-untyped-def]
+            return True
+
+        def writable(self):  # type: ignore[no-untyped-def]
+            return False
+
+        def fileno(self):  # type: ignore[no-untyped-def]
+            raise OSError("the input of a remote run has no file descriptor")
+
+        def flush(self):  # type: ignore[no-untyped-def]
+            return None
+
+        def close(self):  # type: ignore[no-untyped-def]
+            return None
+
+    def exit_status(value):  # type: ignore[no-untyped-def]
+        if value is None:
+            return 0
+        if isinstance(value, int):
+            return value & 0xFF
+        print(value, file=sys.stderr)
+        return 1
+
+    def show(error):  # type: ignore[no-untyped-def]
+        """Print a traceback as the interpreter does, without the frames of this file."""
+        own = {colab_bridge_code, run_script.__code__, run_module.__code__}
+        step = error.__traceback__
+        while step is not None and (step.tb_frame.f_code in own or step.tb_frame.f_code.co_filename == runpy_file):
+            step = step.tb_next
+        traceback.print_exception(type(error), error, step)
+
+    def run_script():  # type: ignore[no-untyped-def]
+        path, source = job["path"], job["source"]
+        main = sys.modules["__main__"].__dict__
+        linecache.cache[path] = (len(source), None, source.splitlines(True), path)
+        folder = os.path.dirname(os.path.abspath(path)) if path != "-" else ""
+        if sys.path[:1] != [folder]:
+            sys.path.insert(0, folder)
+        sys.argv = [path, *job["argv"]]
+        main["__file__"] = path
+        code = compile(source, "<stdin>" if path == "-" else path, "exec", dont_inherit=True)
+        exec(code, main)  # noqa: S102  # running the user's script is the job
+
+    def run_module():  # type: ignore[no-untyped-def]
+        sys.argv = [job["module"], *job["argv"]]
+        if sys.path[:1] != [""]:
+            sys.path.insert(0, "")
+        runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+
+    def run_command():  # type: ignore[no-untyped-def]
+        import codecs
+
+        def pump(source, target):  # type: ignore[no-untyped-def]
+            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+            while True:
+                data = source.read1(65536)
+                target.write(decode(data, final=not data))
+                target.flush()
+                if not data:
+                    return
+
+        try:
+            child = subprocess.Popen(  # noqa: S603  # running the user's command is the job
+                job["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            print(f"{job['command'][0]}: {error.strerror or error}", file=sys.stderr)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        pumps = [
+            threading.Thread(target=pump, args=pair, daemon=True)
+            for pair in ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
+        ]
+        for thread in pumps:
+            thread.start()
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            import signal
+
+            child.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            try:
+                code = child.wait(3)
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                child.kill()
+                code = child.wait()
+        for thread in pumps:
+            thread.join(5)
+        return code if code >= 0 else 128 - code
+
+    colab_bridge_code = sys._getframe().f_code
+    runpy_file = runpy.__file__
+    sys.modules["__main__"].__dict__.pop("colab_bridge_run", None)
+    cwd = job.get("cwd")
+    if cwd and os.path.isdir(cwd):
+        os.chdir(cwd)
+    if job["kind"] == "command":
+        return run_command()
+    sys.stdin = InputFile()
+    try:
+        run_script() if job["kind"] == "script" else run_module()
+        status = 0
+        for thread in threading.enumerate():
+            # As at the end of an interpreter: threads that the program started and that are no daemons are waited for.
+            if not thread.daemon and thread is not threading.main_thread() and thread.name.startswith("Thread-"):
+                thread.join()
+    except SystemExit as error:
+        status = exit_status(error.code)
+    except KeyboardInterrupt as error:
+        show(error)
+        status = 130
+    except BaseException as error:  # noqa: BLE001  # the task root of a user's program
+        show(error)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status

@@ -1,0 +1,1 @@
+"""The daemon's local HTTP API; ``docs/design/daemon-api.md`` is its contract."""

@@ -1,0 +1,120 @@
+"""A kernel's messages over a WebSocket, for front ends.
+
+Down: 8 bytes little-endian number, then the message in the v1 framing. Up: the message alone. Each viewer reads the record at
+its own speed, so a slow one holds up nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
+
+from colab_bridge.app import App
+from colab_bridge.errors import RuntimeLostError
+from colab_bridge.kernels.hub import HubKernel, note_of
+from colab_bridge.kernels.record import Entry, EntryKind
+from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.message import MessageError
+
+__all__ = ["channels_router"]
+
+log = logging.getLogger(__name__)
+
+_SEQ = struct.Struct("<Q")
+_STATES = {"link": None, "died": "dead", "restarted": "starting"}
+
+
+def channels_router(app: App) -> APIRouter:
+    """Return the route ``/kernels/{id}/channels``."""
+    router = APIRouter()
+
+    @router.websocket("/kernels/{kernel_id}/channels")
+    async def channels(socket: WebSocket, kernel_id: str, after: int = Query(0, ge=0)) -> None:
+        await socket.accept()
+        try:
+            hub = app.pool.hub(kernel_id)
+        except RuntimeLostError as error:
+            await socket.close(4404, error.message[:100])
+            return
+        attached = {"type": "attached", "state": str(hub.state), "next_seq": hub.record.next_seq}
+        async with app.front_ends.attached(kernel_id):
+            try:
+                await socket.send_text(json.dumps(attached))
+                await _relay(app, socket, hub, after)
+            except (WebSocketDisconnect, RuntimeError) as error:
+                # Starlette raises RuntimeError for a send after the peer's close; both mean that the viewer has gone.
+                log.info("front end disconnected", extra={"kernel": kernel_id, "reason": type(error).__name__})
+
+    return router
+
+
+async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def upwards() -> None:
+            try:
+                while True:
+                    await _take(socket, hub)
+            except (WebSocketDisconnect, RuntimeError):
+                tasks.cancel_scope.cancel()
+
+        async def until_stopped() -> None:
+            await app.stopping.wait()
+            await socket.close(1012, "the daemon stops")
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(upwards)
+        tasks.start_soon(until_stopped)
+        cursor = after
+        async for batch in hub.entries(after):
+            if batch[0].seq > cursor + 1:
+                await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
+            for entry in batch:
+                await _pass_down(socket, entry)
+            cursor = batch[-1].seq
+        if not app.stopping.is_set():
+            await _send(socket, {"type": "state", "state": "gone", "text": hub.died or "the kernel was shut down"})
+            await socket.close(4410, "the kernel is gone")
+        tasks.cancel_scope.cancel()
+
+
+async def _take(socket: WebSocket, hub: HubKernel) -> None:
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    data = message.get("bytes")
+    if not data:
+        return  # text from a front end carries nothing that the daemon needs now
+    try:
+        request = decode_v1(data)
+        if request.channel == "iopub" or not request.msg_id:
+            raise MessageError("not a request")
+    except MessageError as error:
+        log.warning("dropped a message of a front end", extra={"kernel": hub.id, "reason": str(error)})
+        return
+    hub.submit(request)
+
+
+async def _pass_down(socket: WebSocket, entry: Entry) -> None:
+    if entry.kind is EntryKind.DOWN:
+        await socket.send_bytes(_SEQ.pack(entry.seq) + entry.body)
+    elif entry.kind is EntryKind.NOTE and (text := _state_text(note_of(entry))) is not None:
+        await _send(socket, text)
+
+
+def _state_text(note: dict[str, Any]) -> dict[str, Any] | None:
+    kind = note.get("type")
+    if kind == "lost":
+        return {"type": "lost", "text": note.get("text", "")}
+    if kind in _STATES:
+        return {"type": "state", "state": _STATES[kind] or note.get("state"), "text": note.get("text", "")}
+    return None
+
+
+async def _send(socket: WebSocket, value: dict[str, Any]) -> None:
+    await socket.send_text(json.dumps(value, ensure_ascii=False))

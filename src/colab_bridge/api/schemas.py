@@ -1,0 +1,61 @@
+"""Bodies of the API's requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from colab_bridge.execution.request import RunRequest
+
+__all__ = ["InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "SessionBody"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SessionBody(_Strict):
+    """``POST /v1/sessions``: with a name a new session, without one the project's own."""
+
+    project: str = Field(pattern=r"^(/|[A-Za-z]:[\\/]|\\\\)")
+    name: str | None = None
+    runtime: str | None = None
+    provider: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+
+
+class KernelBody(SessionBody):
+    """``POST /v1/kernels``: a kernel for a front end."""
+
+    cwd: str
+    session: str | None = None
+    kernel_name: str | None = None
+    identity: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("identity")
+    @classmethod
+    def _small(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(value) > 32 or any(isinstance(item, str) and len(item) > 4096 for item in value.values()):
+            raise ValueError("is too large")
+        return value
+
+
+class InputBody(_Strict):
+    """``POST /v1/runs/{id}/input``."""
+
+    value: str = ""
+    eof: bool = False
+
+
+class KillBody(_Strict):
+    """``POST /v1/runs/{id}/kill``."""
+
+    restart: bool = False
+
+
+class SaveBody(_Strict):
+    """``POST /v1/runs/{id}/save``."""
+
+    path: str | None = None

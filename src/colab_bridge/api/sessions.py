@@ -1,0 +1,78 @@
+"""Sessions over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from colab_bridge.api.schemas import SessionBody
+from colab_bridge.api.views import session_view
+from colab_bridge.app import App
+from colab_bridge.errors import UserError
+from colab_bridge.model.records import KernelPurpose
+
+__all__ = ["sessions_router"]
+
+
+def sessions_router(app: App) -> APIRouter:
+    """Return the routes below ``/sessions``."""
+    router = APIRouter(prefix="/sessions")
+
+    @router.get("")
+    async def list_sessions(project: str | None = None) -> dict[str, Any]:
+        return {"sessions": [session_view(app, session) for session in app.sessions.sessions(project)]}
+
+    @router.post("", status_code=201)
+    async def make_session(body: SessionBody) -> dict[str, Any]:
+        session = await app.sessions.ensure(
+            project=body.project,
+            name=body.name,
+            runtime=body.runtime,
+            provider=body.provider,
+            options=body.options,
+            env=body.env,
+            create_named=True,
+        )
+        return session_view(app, session)
+
+    @router.get("/{name}")
+    async def one_session(name: str) -> dict[str, Any]:
+        return session_view(app, app.sessions.session(name))
+
+    @router.delete("/{name}")
+    async def stop_session(name: str) -> dict[str, Any]:
+        return {"stopped": name, "kernels": await app.sessions.stop(name, app.pool)}
+
+    @router.get("/{name}/kernelspecs")
+    async def kernelspecs(name: str) -> dict[str, Any]:
+        app.sessions.session(name)
+        specs = await (await app.pool.server(name)).kernelspecs()
+        return {
+            "default": specs.default,
+            "kernelspecs": {
+                spec: {"display_name": info.display_name, "language": info.language}
+                for spec, info in specs.specs.items()
+            },
+        }
+
+    @router.post("/{name}/interrupt")
+    async def interrupt(name: str) -> dict[str, Any]:
+        app.sessions.session(name)
+        busy = [kernel.id for kernel in app.pool.kernels(name) if app.pool.hub(kernel.id).busy]
+        for kernel_id in busy:
+            await app.pool.interrupt(kernel_id)
+        return {"interrupted": busy}
+
+    @router.post("/{name}/restart")
+    async def restart(name: str) -> dict[str, Any]:
+        app.sessions.session(name)
+        main = app.pool.find(name, KernelPurpose.MAIN, "main")
+        if main is None:
+            raise UserError(
+                f"session {name} has no kernel that keeps state yet", hint="colab-bridge exec 'print(1)'"
+            )
+        await app.pool.restart(main.id)
+        return {"restarted": [main.id]}
+
+    return router

@@ -1,0 +1,144 @@
+"""The composition root: folders and settings in, a running object graph out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from colab_bridge.config.paths import Paths
+from colab_bridge.config.settings import Settings, load_settings
+from colab_bridge.errors import UserError
+from colab_bridge.execution.service import RunService
+from colab_bridge.kernels.record import MessageRecord
+from colab_bridge.model.records import RunStatus
+from colab_bridge.ports.clock import Clock, SystemClock
+from colab_bridge.providers.registry import ProviderRegistry
+from colab_bridge.sessions.frontends import FrontEnds
+from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.service import SessionService
+from colab_bridge.store.database import Store
+
+__all__ = ["App", "open_app"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """Everything that the front doors need.
+
+    Attributes:
+        paths: Our folders.
+        store: The state database.
+        sessions: Sessions.
+        pool: Kernels.
+        front_ends: Who is attached to kernels.
+        runs: Runs.
+        clock: Time source.
+        stopping: Set when the process is to end.
+        started_at: Unix seconds.
+        notices: Sentences about the state that was found at the start.
+    """
+
+    paths: Paths
+    store: Store
+    sessions: SessionService
+    pool: KernelPool
+    front_ends: FrontEnds
+    runs: RunService
+    clock: Clock
+    stopping: anyio.Event
+    started_at: float
+    notices: list[str] = field(default_factory=list)
+
+    def all_notices(self) -> list[str]:
+        """Return every sentence that ``status`` shows."""
+        return [*self.notices, *self.store.notices, *self.sessions.notices]
+
+
+@contextlib.asynccontextmanager
+async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator[App]:
+    """Open the state, take over what an earlier daemon left, and run until the context is left.
+
+    Args:
+        paths: Our folders.
+        clock: Time source; the machine's own when omitted.
+    """
+    clock = clock or SystemClock()
+    notices: list[str] = []
+    settings = _own_settings(paths, notices)
+    store = Store.open(paths.database)
+    try:
+        async with anyio.create_task_group() as tasks:
+            sessions = SessionService(store, ProviderRegistry(paths.runtimes_dir), paths, clock)
+            pool = KernelPool(
+                store,
+                paths.records_dir,
+                clock,
+                tasks,
+                sessions.endpoint,
+                record_bytes=settings.record.max_mb * 1024 * 1024,
+            )
+            front_ends = FrontEnds(pool, clock, tasks)
+            runs = RunService(store, sessions, pool, paths, clock, tasks)
+            app = App(
+                paths=paths,
+                store=store,
+                sessions=sessions,
+                pool=pool,
+                front_ends=front_ends,
+                runs=runs,
+                clock=clock,
+                stopping=anyio.Event(),
+                started_at=clock.time(),
+                notices=notices,
+            )
+            tasks.start_soon(_take_over, app, settings.record.keep_days)
+            try:
+                yield app
+            finally:
+                pool.close()
+                tasks.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+def _own_settings(paths: Paths, notices: list[str]) -> Settings:
+    """Read the user's settings; a broken file must not keep the daemon from starting, because it could not be mended then."""
+    try:
+        return load_settings(paths, None, {}, {}).settings
+    except UserError as error:
+        notices.append(f"{error.message}; {error.hint}")
+        return Settings()
+
+
+async def _take_over(app: App, keep_days: float) -> None:
+    unfinished = app.store.runs(status=RunStatus.RUNNING, limit=1000)
+    adopted = await app.sessions.recover(app.pool, unfinished)
+    await app.runs.recover(adopted)
+    for kernel in adopted:
+        app.front_ends.expect_return(kernel)
+    await anyio.to_thread.run_sync(_prune_records, app.paths.records_dir, {k.id for k in adopted}, keep_days)
+
+
+def _prune_records(folder: Path, living: set[str], keep_days: float) -> None:
+    """Delete records and outputs of kernels that ended more than ``keep_days`` ago."""
+    limit = time.time() - keep_days * 86_400
+    if not folder.is_dir():
+        return
+    for record in folder.iterdir():
+        try:
+            newest = max((file.stat().st_mtime for file in record.iterdir()), default=record.stat().st_mtime)
+        except OSError:
+            continue
+        if record.name not in living and newest < limit:
+            MessageRecord.delete(record)
+            shutil.rmtree(record, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The process that owns all state: one per user, started when it is needed."""

@@ -1,0 +1,161 @@
+"""Starts the daemon: lock, socket, API, ``daemon.json``; ends it without ending what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import filelock
+import psutil
+import uvicorn
+
+from colab_bridge import __version__
+from colab_bridge._util.atomic import write_atomic
+from colab_bridge.api.server import build_api, protect
+from colab_bridge.app import App, open_app
+from colab_bridge.config.paths import Paths
+from colab_bridge.daemon.logs import configure_logging
+from colab_bridge.errors import ColabBridgeError, ConflictError, UserError
+
+__all__ = ["main"]
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon until it is told to stop.
+
+    Args:
+        argv: ``--port N`` (0: any free port).
+
+    Returns:
+        Exit status; 73 when another daemon runs, 2 when the port is taken.
+    """
+    parser = argparse.ArgumentParser(prog="colab-bridge daemon")
+    parser.add_argument("--port", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    configure_logging()
+    paths = Paths.from_env(os.environ)
+    try:
+        paths.ensure()
+        with _only_one(paths), _listen(arguments.port) as listener:
+            anyio.run(_serve, paths, listener)
+    except ColabBridgeError as error:
+        print(error.message, error.hint, sep="\n", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+@contextlib.contextmanager
+def _only_one(paths: Paths) -> Iterator[None]:
+    """Hold the lock that makes this the only daemon of this home; the system frees it when the process dies."""
+    lock = filelock.FileLock(paths.lock_file, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ConflictError(
+            "a daemon is running already", hint="colab-bridge daemon status", code="CB-CONFLICT-010"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _listen(port: int) -> Iterator[socket.socket]:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"port {port} cannot be used: {getattr(error, 'strerror', None) or error}",
+                hint="colab-bridge config set port 0   (any free port)",
+                code="CB-USER-050",
+            ) from error
+        yield listener
+    finally:
+        listener.close()
+
+
+async def _serve(paths: Paths, listener: socket.socket) -> None:
+    token = secrets.token_urlsafe(32)
+    port = listener.getsockname()[1]
+    async with open_app(paths) as app:
+        config = uvicorn.Config(
+            protect(build_api(app), token=token, port=port),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            lifespan="off",
+            http="h11",
+            ws="websockets-sansio",
+            ws_max_size=256 * 1024 * 1024,
+            # The peer is on this machine: its death closes the socket, and pings would only wake a sleeping laptop.
+            ws_ping_interval=None,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=2,
+        )
+        server = _Server(config)
+        async with anyio.create_task_group() as tasks, _published(paths, port, token):
+            tasks.start_soon(_stop_on_signal, app)
+            tasks.start_soon(_stop_server, app, server)
+            await server.serve(sockets=[listener])
+            tasks.cancel_scope.cancel()
+    log.info("daemon stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _published(paths: Paths, port: int, token: str) -> AsyncIterator[None]:
+    """Tell clients where the daemon is, for as long as it is there."""
+    own = psutil.Process()
+    value = {
+        "schema": 1,
+        "pid": own.pid,
+        "create_time": own.create_time(),
+        "port": port,
+        "token": token,
+        "version": __version__,
+        "started_at": own.create_time(),
+    }
+    write_atomic(paths.daemon_file, json.dumps(value).encode(), mode=0o600)
+    log.info("daemon started", extra={"port": port, "pid": own.pid})
+    try:
+        yield
+    finally:
+        paths.daemon_file.unlink(missing_ok=True)
+
+
+async def _stop_on_signal(app: App) -> None:
+    if os.name != "posix":
+        return  # Windows ends the process; the state is on disk at every moment
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            app.stopping.set()
+
+
+async def _stop_server(app: App, server: uvicorn.Server) -> None:
+    await app.stopping.wait()
+    server.should_exit = True

@@ -1,0 +1,1 @@
+"""Runs: code, scripts, modules, commands and notebooks, from request to final status."""

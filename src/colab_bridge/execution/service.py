@@ -1,0 +1,371 @@
+"""Runs from request to final status, whoever watches."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.config.paths import Paths
+from colab_bridge.errors import ColabBridgeError, ConflictError, RuntimeLostError, UserError
+from colab_bridge.execution.events import Event, run_events
+from colab_bridge.execution.notebook_file import NotebookFile
+from colab_bridge.execution.notebook_run import NotebookRun, NotebookSettings
+from colab_bridge.execution.outcome import Outcome
+from colab_bridge.execution.plan import inject_parameters, plan_cells
+from colab_bridge.execution.preparation import Preparation, prepare_kernel, prepare_notebook
+from colab_bridge.execution.produced import changed_files, snapshot
+from colab_bridge.execution.program import run_program
+from colab_bridge.execution.rebuild import rebuild_notebook
+from colab_bridge.execution.request import RunRequest
+from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind, RunStatus
+from colab_bridge.ports.clock import Clock
+from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.service import SessionService
+from colab_bridge.store.database import Store
+from colab_bridge.wire.message import RawMessage
+
+__all__ = ["RunService"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(slots=True)
+class _Active:
+    """What is known of a run only while it runs."""
+
+    interrupted: bool = False
+    killed: bool = False
+    input_parent: dict[str, Any] | None = None
+    done: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+
+
+class RunService:
+    """Starts runs, follows them to their end, and shows them.
+
+    Args:
+        store: Where runs are remembered.
+        sessions: Where sessions come from.
+        pool: Where kernels come from.
+        paths: Our folders.
+        clock: Time source.
+        tasks: Owner of the runs' tasks.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sessions: SessionService,
+        pool: KernelPool,
+        paths: Paths,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._pool = pool
+        self._paths = paths
+        self._clock = clock
+        self._tasks = tasks
+        self._active: dict[str, _Active] = {}
+        self._main_lock = anyio.Lock()
+
+    # -- showing ---------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Run:
+        """Return a run by id; ``last`` means the newest.
+
+        Raises:
+            UserError: there is none.
+        """
+        if run_id == "last":
+            newest = self._store.runs(limit=1)
+            if newest:
+                return newest[0]
+        run = self._store.run(run_id)
+        if run is None:
+            raise UserError(f"no run has the id '{run_id[:60]}'", hint="colab-bridge logs --list", code="CB-USER-040")
+        return run
+
+    def runs(self, *, session: str | None = None, project: str | None = None, limit: int = 50) -> list[Run]:
+        """Return runs, newest first."""
+        return self._store.runs(session=session, project=project, limit=limit)
+
+    def events(self, run_id: str, *, after: int = 0, follow: bool = True) -> AsyncIterator[list[Event]]:
+        """Iterate over the events of a run in batches; see ``docs/design/daemon-api.md``."""
+        run = self.run(run_id)
+        return run_events(run, self._hub_or_none(run.kernel), self._paths.records_dir, after=after, follow=follow)
+
+    def _hub_or_none(self, kernel_id: str) -> HubKernel | None:
+        try:
+            return self._pool.hub(kernel_id)
+        except RuntimeLostError:
+            return None
+
+    # -- starting --------------------------------------------------------------------------------------------
+
+    async def start(self, request: RunRequest) -> Run:
+        """Start a run and return as soon as it is on its kernel.
+
+        Raises:
+            ColabBridgeError: it cannot be started; nothing was run then.
+        """
+        file = await self._load(request) if request.notebook else None
+        session = await self._sessions.ensure(
+            project=request.project,
+            name=request.session,
+            runtime=request.runtime,
+            provider=request.provider,
+            options=request.options,
+            env=request.env,
+        )
+        async with self._main_lock:
+            prepared = await prepare_kernel(self._pool, session, request, file)
+        hub = self._pool.hub(prepared.kernel.id)
+        settings = self._sessions.settings(request.project, request.env)
+        run = Run(
+            id=new_id("run"),
+            session=session.name,
+            kernel=prepared.kernel.id,
+            kind=request.kind,
+            title=request.title(),
+            spec={
+                **request.stored(),
+                "run_cwd": prepared.cwd,
+                "save_interval_s": settings.notebook.save_interval_s,
+                "collapse_progress": settings.notebook.collapse_progress,
+                "local": session.provider == "local" and not session.options.get("isolated"),
+            },
+            status=RunStatus.RUNNING,
+            first_seq=hub.record.next_seq - 1,
+            created_at=self._clock.time(),
+            progress={"cells": prepared.cells, "done": 0} if file else {},
+        )
+        self._store.put_run(run, session.project)
+        self._announce(hub, run, prepared)
+        self._begin(run, request, file)
+        return run
+
+    async def _load(self, request: RunRequest) -> NotebookFile:
+        part = request.notebook
+        assert part is not None  # noqa: S101  # the caller's condition, for the type checker
+        path, target = Path(part.path), Path(part.output_path) if part.output_path else None
+        for other in self._store.runs(status=RunStatus.RUNNING, limit=1000):
+            if other.kind is RunKind.NOTEBOOK and other.id in self._active and _target_of(other) == (target or path):
+                raise ConflictError(
+                    f"{path.name} is being run already ({other.id})",
+                    hint=f"watch it with: colab-bridge attach {other.id}",
+                    code="CB-CONFLICT-001",
+                )
+        file = await anyio.to_thread.run_sync(NotebookFile.load, path, target)
+        await anyio.to_thread.run_sync(file.check_writable)
+        inject_parameters(file.content, part.parameters)
+        plan_cells(file.cells, resume=part.resume, only=part.cells)
+        return file
+
+    def _announce(self, hub: HubKernel, run: Run, prepared: Preparation) -> None:
+        hub.note({"type": "started", "run": run.id, "kernel": run.kernel, "cells": len(prepared.cells)})
+        for text in prepared.notices:
+            hub.note({"type": "notice", "run": run.id, "level": "warning", "text": text})
+
+    def _begin(self, run: Run, request: RunRequest, file: NotebookFile | None) -> None:
+        self._active[run.id] = _Active()
+        self._tasks.start_soon(self._drive, run, request, file)
+
+    async def recover(self, kernels: list[KernelRecord]) -> None:
+        """Go on with the runs that an earlier daemon left unfinished.
+
+        Args:
+            kernels: Kernels that live.
+        """
+        living = {kernel.id for kernel in kernels}
+        for run in self._store.runs(status=RunStatus.RUNNING, limit=1000):
+            request = RunRequest.model_validate({k: v for k, v in run.spec.items() if k in RunRequest.model_fields})
+            if run.kernel not in living:
+                await self._bury(run, request)
+                continue
+            file = None
+            if request.notebook:
+                try:
+                    file = await anyio.to_thread.run_sync(prepare_notebook, request.notebook)
+                except ColabBridgeError as error:
+                    self._finish_offline(run, error.message)
+                    continue
+            self._begin(run, request, file)
+
+    async def _bury(self, run: Run, request: RunRequest) -> None:
+        """End a run whose kernel did not survive, with everything that was recorded of it in the notebook."""
+        self._finish_offline(run, "the kernel was gone when the daemon came back")
+        if request.notebook:
+            with contextlib.suppress(ColabBridgeError, OSError):
+                await anyio.to_thread.run_sync(rebuild_notebook, self._paths.records_dir, self.run(run.id), None)
+
+    def _finish_offline(self, run: Run, reason: str) -> None:
+        self._store.put_run(
+            dataclasses.replace(
+                run,
+                status=RunStatus.LOST,
+                exit_code=69,
+                finished_at=self._clock.time(),
+                output_may_be_lost=reason,
+            )
+        )
+
+    # -- driving ---------------------------------------------------------------------------------------------
+
+    async def _drive(self, run: Run, request: RunRequest, file: NotebookFile | None) -> None:
+        """Task root of one run."""
+        active, hub = self._active[run.id], self._pool.hub(run.kernel)
+        started = self._clock.monotonic()
+        try:
+            if file is not None:
+                outcome = await self._notebook(run, request, file, hub)
+            else:
+                sink = self._sink(run.id)
+                outcome = await run_program(hub, run, request, run.spec.get("run_cwd"), sink)
+        except RuntimeLostError as error:
+            outcome = Outcome(status=RunStatus.LOST, exit_code=69, ename="KernelLost", evalue=error.message)
+        except ColabBridgeError as error:
+            outcome = Outcome(status=RunStatus.ERROR, exit_code=1, ename=type(error).__name__, evalue=error.message)
+        except Exception as error:
+            log.exception("run failed", extra={"run": run.id})
+            outcome = Outcome(status=RunStatus.ERROR, exit_code=70, ename="InternalError", evalue=str(error)[:200])
+        if active.killed:
+            outcome = dataclasses.replace(outcome, status=RunStatus.INTERRUPTED, exit_code=130)
+        self._finish(run.id, hub, outcome, self._clock.monotonic() - started)
+        self._active.pop(run.id, None)
+        active.done.set()
+        await self._after(run, request, outcome)
+
+    async def _notebook(self, run: Run, request: RunRequest, file: NotebookFile, hub: HubKernel) -> Outcome:
+        part = request.notebook
+        settings = NotebookSettings(
+            allow_stdin=request.allow_stdin,
+            keep_going=bool(part and part.keep_going),
+            save_interval_s=float(run.spec.get("save_interval_s", 2.0)),
+            collapse_progress=bool(run.spec.get("collapse_progress", True)),
+        )
+        folder = file.path.parent
+        before = await anyio.to_thread.run_sync(snapshot, folder) if run.spec.get("local") else None
+        notebook = NotebookRun(
+            hub, run, file, settings, self._clock, self._sink(run.id), self._checkpoint(run.id)
+        )
+        outcome = await notebook.execute()
+        after = await anyio.to_thread.run_sync(snapshot, folder) if before is not None else None
+        made = tuple(str(folder / name) for name in changed_files(before, after))
+        return dataclasses.replace(outcome, outputs=tuple(dict.fromkeys((*outcome.outputs, *made))))
+
+    def _checkpoint(self, run_id: str) -> Callable[[dict[str, Any]], None]:
+        def checkpoint(progress: dict[str, Any]) -> None:
+            self._store.put_run(dataclasses.replace(self.run(run_id), progress=progress))
+
+        return checkpoint
+
+    def _sink(self, run_id: str) -> Callable[[RawMessage], None]:
+        active = self._active[run_id]
+
+        def sink(message: RawMessage) -> None:
+            if message.msg_type == "input_request":
+                active.input_parent = message.header_fields()
+
+        return sink
+
+    def _finish(self, run_id: str, hub: HubKernel, outcome: Outcome, duration_s: float) -> None:
+        run = dataclasses.replace(
+            self.run(run_id),
+            status=outcome.status,
+            exit_code=outcome.exit_code,
+            finished_at=self._clock.time(),
+            output_may_be_lost=outcome.lost,
+        )
+        self._store.put_run(run)
+        hub.note(
+            {
+                "type": "finished",
+                "run": run_id,
+                "status": str(outcome.status),
+                "exit_code": outcome.exit_code,
+                "duration_s": round(duration_s, 3),
+                "error": outcome.error(),
+                "outputs": list(outcome.outputs),
+            }
+        )
+
+    async def _after(self, run: Run, request: RunRequest, outcome: Outcome) -> None:
+        """Remove a kernel that nobody can need any more."""
+        kernel = next((kernel for kernel in self._pool.kernels() if kernel.id == run.kernel), None)
+        if kernel is None or kernel.purpose in (KernelPurpose.MAIN, KernelPurpose.FRONTEND):
+            return
+        keep = request.notebook is not None and (request.notebook.keep_kernel or outcome.status is not RunStatus.OK)
+        if not keep or outcome.status is RunStatus.LOST:
+            with contextlib.suppress(ColabBridgeError):
+                await self._pool.delete(run.kernel)
+
+    # -- acting on a run -------------------------------------------------------------------------------------
+
+    def _running(self, run_id: str) -> tuple[Run, _Active]:
+        run = self.run(run_id)
+        active = self._active.get(run.id)
+        if active is None:
+            raise ConflictError(
+                f"run {run.id} has ended ({run.status})", hint=f"colab-bridge logs {run.id}", code="CB-CONFLICT-002"
+            )
+        return run, active
+
+    async def interrupt(self, run_id: str) -> None:
+        """Interrupt a run; it goes on when its code catches the interrupt."""
+        run, active = self._running(run_id)
+        active.interrupted = True
+        await self._pool.interrupt(run.kernel)
+
+    async def kill(self, run_id: str, *, restart: bool) -> None:
+        """End the kernel of a run, with all its variables, and start it anew if asked."""
+        run, active = self._running(run_id)
+        active.killed = True
+        if restart:
+            await self._pool.restart(run.kernel)
+        else:
+            await self._pool.delete(run.kernel)
+        with anyio.move_on_after(10):
+            await active.done.wait()
+
+    def answer(self, run_id: str, value: str, *, eof: bool) -> None:
+        """Answer the input request that a run waits for.
+
+        Raises:
+            ConflictError: it does not wait for input.
+        """
+        run, active = self._running(run_id)
+        if active.input_parent is None:
+            raise ConflictError(f"run {run.id} does not wait for input", hint="try again", code="CB-CONFLICT-003")
+        content = {"status": "ok", "value": "\x04" if eof else value}
+        parent, active.input_parent = active.input_parent, None
+        self._pool.hub(run.kernel).submit(
+            RawMessage.build("stdin", "input_reply", content, msg_id=new_id("in"), session=run.id, parent=parent)
+        )
+
+    async def save(self, run_id: str, path: str | None) -> Path:
+        """Write what the record holds of a notebook run into the notebook, or into another file.
+
+        Returns:
+            The file that was written.
+        """
+        run = self.run(run_id)
+        if run.kind is not RunKind.NOTEBOOK:
+            raise UserError(f"run {run.id} is no notebook run", hint=f"colab-bridge logs {run.id}", code="CB-USER-041")
+        target = Path(path) if path else None
+        return await anyio.to_thread.run_sync(rebuild_notebook, self._paths.records_dir, run, target)
+
+
+def _target_of(run: Run) -> Path:
+    part = run.spec.get("notebook") or {}
+    return Path(str(part.get("output_path") or part.get("path") or ""))

@@ -1,0 +1,1 @@
+"""Sessions: getting a runtime, holding its kernels, finding them again."""

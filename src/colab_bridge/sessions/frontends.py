@@ -1,0 +1,138 @@
+"""Front ends of kernels: who is attached, and what happens when they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from colab_bridge.errors import ColabBridgeError
+from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.model.records import KernelPurpose, KernelRecord
+from colab_bridge.ports.clock import Clock
+from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.reattach import (
+    Candidate,
+    Departure,
+    Reattach,
+    StartDecision,
+    after_departure,
+    on_start,
+)
+
+__all__ = ["FrontEnds"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds that front ends get to come back after the daemon was replaced; a proxy kernel needs two or three.
+RETURN_GRACE_S = 30.0
+
+
+@dataclass(slots=True)
+class _Presence:
+    attached: int = 0
+    vanished_at: float | None = None
+    leaving: bool = False
+
+
+class FrontEnds:
+    """Applies the policy of :mod:`colab_bridge.sessions.reattach` to the kernels that front ends made."""
+
+    def __init__(self, pool: KernelPool, clock: Clock, tasks: anyio.abc.TaskGroup) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._tasks = tasks
+        self._presence: dict[str, _Presence] = {}
+        pool.on_state(self._state_changed)
+
+    def decide_start(self, session: str, identity: Mapping[str, Any]) -> StartDecision:
+        """Decide which kernel a starting front end of a session gets."""
+        candidates = [
+            Candidate(
+                kernel=kernel.id,
+                identity=kernel.identity,
+                busy=self._pool.hub(kernel.id).busy,
+                attached=self._of(kernel.id).attached > 0,
+                vanished_at=self._of(kernel.id).vanished_at,
+            )
+            for kernel in self._pool.kernels(session)
+            if kernel.purpose is KernelPurpose.FRONTEND
+        ]
+        setting, window = policy_of(identity)
+        return on_start(setting, identity, candidates, now=self._clock.time(), restart_window_s=window)
+
+    @contextlib.asynccontextmanager
+    async def attached(self, kernel_id: str) -> AsyncIterator[None]:
+        """Bracket the connection of one front end; leaving it without a shutdown applies the policy."""
+        presence = self._of(kernel_id)
+        presence.attached += 1
+        presence.vanished_at = None
+        try:
+            yield
+        finally:
+            presence.attached -= 1
+            if presence.attached == 0:
+                self._vanished(kernel_id)
+
+    def expect_return(self, kernel: KernelRecord) -> None:
+        """Give the front end of an adopted kernel time to come back before the policy applies."""
+        if kernel.purpose is KernelPurpose.FRONTEND:
+            self._tasks.start_soon(self._wait_for_return, kernel.id)
+
+    async def _wait_for_return(self, kernel_id: str) -> None:
+        await anyio.sleep(RETURN_GRACE_S)
+        if self._of(kernel_id).attached == 0 and self._of(kernel_id).vanished_at is None:
+            self._vanished(kernel_id)
+
+    def _of(self, kernel_id: str) -> _Presence:
+        return self._presence.setdefault(kernel_id, _Presence())
+
+    def _vanished(self, kernel_id: str) -> None:
+        try:
+            kernel, hub = self._pool.kernel(kernel_id), self._pool.hub(kernel_id)
+        except ColabBridgeError:
+            self._presence.pop(kernel_id, None)
+            return
+        if kernel.purpose is not KernelPurpose.FRONTEND:
+            return
+        self._of(kernel_id).vanished_at = self._clock.time()
+        departure = after_departure(policy_of(kernel.identity)[0], busy=hub.busy)
+        log.info("front end has gone", extra={"kernel": kernel_id, "decision": str(departure)})
+        if departure is Departure.REMOVE:
+            self._remove_soon(kernel_id)
+
+    def _state_changed(self, kernel: KernelRecord, hub: HubKernel) -> None:
+        presence = self._presence.get(kernel.id)
+        if presence is None or presence.vanished_at is None or presence.attached or hub.busy:
+            return
+        if after_departure(policy_of(kernel.identity)[0], busy=False) is Departure.REMOVE:
+            self._remove_soon(kernel.id)
+
+    def _remove_soon(self, kernel_id: str) -> None:
+        presence = self._of(kernel_id)
+        if not presence.leaving:
+            presence.leaving = True
+            self._tasks.start_soon(self._remove, kernel_id)
+
+    async def _remove(self, kernel_id: str) -> None:
+        try:
+            await self._pool.delete(kernel_id)
+        except ColabBridgeError as error:
+            log.warning("kernel not removed", extra={"kernel": kernel_id, "reason": error.message})
+        finally:
+            self._presence.pop(kernel_id, None)
+
+
+def policy_of(identity: Mapping[str, Any]) -> tuple[Reattach, float]:
+    """Return the ``reattach`` setting and the restart window, in seconds, that were valid when a kernel was made."""
+    setting = identity.get("reattach")
+    window = identity.get("restart_window_s")
+    return (
+        Reattach(setting) if setting in list(Reattach) else Reattach.BUSY,
+        float(window) if isinstance(window, int | float) else 5.0,
+    )

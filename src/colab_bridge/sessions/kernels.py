@@ -1,0 +1,270 @@
+"""The kernels that the daemon holds: made, found again, restarted, ended."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
+from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.kernels.record import MessageRecord
+from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.kernels.upstream_ws import WebSocketUpstream
+from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState
+from colab_bridge.model.runtime import Endpoint
+from colab_bridge.ports.clock import Clock
+from colab_bridge.store.database import Store
+
+__all__ = ["KernelPool"]
+
+log = logging.getLogger(__name__)
+
+StateListener = Callable[[KernelRecord, HubKernel], None]
+
+
+class KernelPool:
+    """All kernels of all sessions, each with its hub.
+
+    Args:
+        store: Where kernels are remembered.
+        records: Folder that holds one record per kernel.
+        clock: Time source.
+        tasks: Owner of the link tasks.
+        endpoint_of: Gives the way in to the runtime of a session, by session name.
+        record_bytes: Size limit of one kernel's record.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        records: Path,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+        endpoint_of: Callable[[str], Awaitable[Endpoint]],
+        *,
+        record_bytes: int,
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._clock = clock
+        self._tasks = tasks
+        self._endpoint_of = endpoint_of
+        self._record_bytes = record_bytes
+        self._hubs: dict[str, HubKernel] = {}
+        self._kernels: dict[str, KernelRecord] = {}
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._servers: dict[str, tuple[Endpoint, JupyterServer]] = {}
+        self._listeners: list[StateListener] = []
+
+    def on_state(self, listener: StateListener) -> None:
+        """Have ``listener(kernel, hub)`` called whenever a kernel's state changes."""
+        self._listeners.append(listener)
+
+    # -- looking up ------------------------------------------------------------------------------------------
+
+    def kernels(self, session: str | None = None) -> list[KernelRecord]:
+        """Return the kernels held now, oldest first."""
+        found = [kernel for kernel in self._kernels.values() if session in (None, kernel.session)]
+        return sorted(found, key=lambda kernel: kernel.created_at)
+
+    def find(self, session: str, purpose: KernelPurpose, key: str) -> KernelRecord | None:
+        """Return the living kernel with this purpose and key, None when there is none."""
+        for kernel in self.kernels(session):
+            if (kernel.purpose, kernel.key) == (purpose, key) and self._hubs[kernel.id].state is not KernelState.DEAD:
+                return kernel
+        return None
+
+    def kernel(self, kernel_id: str) -> KernelRecord:
+        """Return a kernel held now.
+
+        Raises:
+            RuntimeLostError: there is none with this id.
+        """
+        if kernel_id not in self._kernels:
+            raise RuntimeLostError(
+                f"kernel {kernel_id} does not exist", hint="colab-bridge status", code="CB-LOST-001"
+            )
+        return self._kernels[kernel_id]
+
+    def hub(self, kernel_id: str) -> HubKernel:
+        """Return the hub of a kernel held now.
+
+        Raises:
+            RuntimeLostError: there is none with this id.
+        """
+        self.kernel(kernel_id)
+        return self._hubs[kernel_id]
+
+    async def server(self, session: str) -> JupyterServer:
+        """Return a REST client for the runtime of a session."""
+        endpoint = await self._endpoint_of(session)
+        known = self._servers.get(session)
+        if known and known[0] == endpoint:
+            return known[1]
+        if known:
+            await known[1].aclose()
+        server = JupyterServer(endpoint)
+        self._servers[session] = (endpoint, server)
+        return server
+
+    async def forget_server(self, session: str) -> None:
+        """Close the REST client of a session that ends."""
+        if known := self._servers.pop(session, None):
+            await known[1].aclose()
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        session: str,
+        purpose: KernelPurpose,
+        key: str,
+        *,
+        spec: str | None = None,
+        cwd: str = "",
+        identity: Mapping[str, Any] | None = None,
+    ) -> KernelRecord:
+        """Start a kernel on the runtime of a session and connect to it.
+
+        Args:
+            session: Session name.
+            purpose: Why it is made.
+            key: What it is for.
+            spec: Kernelspec name; the server's default when omitted.
+            cwd: Folder relative to the runtime's root, with ``/``.
+            identity: What the front end told about itself.
+
+        Raises:
+            UserError: the kernelspec does not exist.
+        """
+        server = await self.server(session)
+        specs = await server.kernelspecs()
+        name = spec or specs.default
+        if name not in specs.specs:
+            known = ", ".join(sorted(specs.specs)) or "none"
+            raise UserError(
+                f"no kernelspec is called '{name}' on this runtime (known: {known})",
+                hint=f"choose one with --kernel, for example --kernel {specs.default}",
+                code="CB-USER-030",
+            )
+        remote_id = await server.start_kernel(name, cwd)
+        kernel = KernelRecord(
+            id=new_id("kernel"),
+            session=session,
+            remote_id=remote_id,
+            ws_session_id=secrets.token_hex(16),
+            purpose=purpose,
+            key=key,
+            spec=name,
+            language=specs.specs[name].language.lower(),
+            cwd=cwd,
+            identity=dict(identity or {}),
+            created_at=self._clock.time(),
+        )
+        self._store.put_kernel(kernel)
+        self._open(kernel)
+        return kernel
+
+    async def adopt(self, kernel: KernelRecord, *, after: int | None = None) -> bool:
+        """Take over a kernel that an earlier daemon held.
+
+        Args:
+            kernel: As stored.
+            after: Record number from which unfinished work is looked for; None when no run says.
+
+        Returns:
+            False when the server does not have it any more; its record stays on disk.
+        """
+        server = await self.server(kernel.session)
+        state = await server.kernel(kernel.remote_id)
+        if state is None:
+            self._store.delete_kernel(kernel.id)
+            return False
+        hub = self._open(kernel, start=False)
+        hub.adopt(after=after, server_says_busy=state.execution_state == "busy")
+        hub.declare_takeover()
+        self._tasks.start_soon(self._keep_link, kernel, hub)
+        return True
+
+    def _open(self, kernel: KernelRecord, *, start: bool = True) -> HubKernel:
+        record = MessageRecord.open(self._records / kernel.id, max_bytes=self._record_bytes)
+
+        async def endpoint() -> Endpoint:
+            return await self._endpoint_of(kernel.session)
+
+        upstream = WebSocketUpstream(endpoint, kernel.remote_id, kernel.ws_session_id)
+        hub = HubKernel(kernel.id, record, upstream, self._clock, self._state_changed)
+        self._hubs[kernel.id] = hub
+        self._kernels[kernel.id] = kernel
+        if start:
+            self._tasks.start_soon(self._keep_link, kernel, hub)
+        return hub
+
+    async def _keep_link(self, kernel: KernelRecord, hub: HubKernel) -> None:
+        """Task root of one kernel's link."""
+        with anyio.CancelScope() as scope:
+            self._scopes[kernel.id] = scope
+            try:
+                await hub.run()
+            except ColabBridgeError as error:
+                log.warning("link ended", extra={"kernel": kernel.id, "reason": error.message})
+                hub.fail(error.message)
+            except Exception as error:
+                # A defect in one link must not take the other kernels and the daemon with it.
+                log.exception("link failed", extra={"kernel": kernel.id})
+                hub.fail(f"internal error: {type(error).__name__}")
+
+    def _state_changed(self, hub: HubKernel) -> None:
+        kernel = self._kernels.get(hub.id)
+        if kernel is not None:
+            for listener in self._listeners:
+                listener(kernel, hub)
+
+    async def delete(self, kernel_id: str) -> None:
+        """End a kernel and forget it; its record stays on disk for ``logs``. A kernel that is gone is no error."""
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            return
+        try:
+            server = await self.server(kernel.session)
+            await server.delete_kernel(kernel.remote_id)
+        except (RuntimeLostError, UserError) as error:
+            log.info("kernel not deleted on the server", extra={"kernel": kernel_id, "reason": error.message})
+        self.drop(kernel_id)
+
+    def drop(self, kernel_id: str) -> None:
+        """Forget a kernel without asking its server, because the server or the kernel is gone."""
+        kernel = self._kernels.pop(kernel_id, None)
+        if kernel is None:
+            return
+        hub = self._hubs.pop(kernel_id)
+        if scope := self._scopes.pop(kernel_id, None):
+            scope.cancel()
+        hub.end("the kernel was shut down")
+        hub.close()
+        self._store.delete_kernel(kernel_id)
+
+    async def interrupt(self, kernel_id: str) -> None:
+        """Interrupt what a kernel executes."""
+        kernel = self.kernel(kernel_id)
+        await (await self.server(kernel.session)).interrupt_kernel(kernel.remote_id)
+
+    async def restart(self, kernel_id: str) -> None:
+        """Restart a kernel; its variables are gone and what it executed has ended."""
+        kernel, hub = self.kernel(kernel_id), self.hub(kernel_id)
+        with hub.restarting():
+            await (await self.server(kernel.session)).restart_kernel(kernel.remote_id)
+
+    def close(self) -> None:
+        """Stop all links and close all records; kernels go on."""
+        for scope in self._scopes.values():
+            scope.cancel()
+        for hub in self._hubs.values():
+            hub.close()

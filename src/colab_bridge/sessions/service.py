@@ -1,0 +1,273 @@
+"""Sessions: found or made for a project, stopped, taken over from an earlier daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from colab_bridge.config.paths import Paths
+from colab_bridge.config.settings import Settings, load_settings
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
+from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
+from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
+from colab_bridge.ports.clock import Clock
+from colab_bridge.providers.registry import ProviderRegistry
+from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.targets import Target, choose_target, session_slug, unique_name
+from colab_bridge.store.database import Store
+
+__all__ = ["SessionService"]
+
+log = logging.getLogger(__name__)
+
+
+class SessionService:
+    """The sessions of this machine.
+
+    Args:
+        store: Where sessions are remembered.
+        providers: Where runtimes come from.
+        paths: Our folders.
+        clock: Time source.
+    """
+
+    def __init__(self, store: Store, providers: ProviderRegistry, paths: Paths, clock: Clock) -> None:
+        self._store = store
+        self._providers = providers
+        self._paths = paths
+        self._clock = clock
+        self._locks: dict[str, anyio.Lock] = {}
+        self.notices: list[str] = []
+
+    # -- looking up ------------------------------------------------------------------------------------------
+
+    def session(self, name: str) -> Session:
+        """Return a session by name.
+
+        Raises:
+            UserError: there is none.
+        """
+        session = self._store.session(name)
+        if session is None:
+            known = ", ".join(s.name for s in self._store.sessions()) or "none"
+            raise UserError(
+                f"no session is called '{name}' (known: {known})",
+                hint=f"colab-bridge new -s {name}",
+                code="CB-USER-022",
+            )
+        return session
+
+    def sessions(self, project: str | None = None) -> list[Session]:
+        """Return all sessions, or those of one project."""
+        return self._store.sessions(project)
+
+    def settings(self, project: str, env: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Settings:
+        """Resolve the settings of a project for one caller.
+
+        Args:
+            project: Absolute path of its root.
+            env: The caller's ``COLAB_BRIDGE_*`` variables.
+            flags: Values given on the command line, by dotted key.
+        """
+        return load_settings(self._paths, Path(project), dict(env), dict(flags or {})).settings
+
+    async def endpoint(self, name: str) -> Endpoint:
+        """Return the way in to the runtime of a session, asking its provider.
+
+        Raises:
+            RuntimeLostError: the runtime is gone.
+        """
+        session = self.session(name)
+        if session.handle is None:
+            raise RuntimeLostError(f"session {name} has no runtime", hint=f"colab-bridge stop {name}")
+        provider = self._providers.get(session.provider)
+        return await provider.attach(session.handle)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def ensure(
+        self,
+        *,
+        project: str,
+        name: str | None = None,
+        runtime: str | None = None,
+        provider: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        create_named: bool = False,
+    ) -> Session:
+        """Return a session whose runtime answers, making one where that is what the caller means.
+
+        Without a name it is the project's session on the runtime asked for, which is made when there is none. A named
+        session must exist, unless ``create_named``.
+
+        Args:
+            project: Absolute path of the project's root.
+            name: Session name.
+            runtime: Configured runtime.
+            provider: Provider asked for explicitly.
+            options: Provider options asked for explicitly.
+            env: The caller's ``COLAB_BRIDGE_*`` variables.
+            create_named: Make the named session; it must not exist.
+
+        Raises:
+            UserError: the name is unknown, taken or not allowed.
+        """
+        if name and not create_named:
+            return await self._ready(self.session(name))
+        settings = self.settings(project, env or {})
+        target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+        async with self._lock(f"project:{project}"):
+            if name:
+                self._check_new_name(name)
+                return await self._make(name, project, target, default=False)
+            for session in self._store.sessions(project):
+                if session.default and _same_target(session, target):
+                    return await self._ready(session)
+            taken = {session.name for session in self._store.sessions()}
+            name = unique_name(session_slug(project, target.runtime), taken)
+            return await self._make(name, project, target, default=True)
+
+    def _check_new_name(self, name: str) -> None:
+        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+        if not name or len(name) > 60 or not set(name.lower()) <= allowed or name.startswith(("-", ".")):
+            raise UserError(
+                f"'{name[:80]}' is no session name", hint="use letters, digits, '-', '_' and '.'", code="CB-USER-023"
+            )
+        if self._store.session(name):
+            raise UserError(
+                f"a session called '{name}' exists already",
+                hint=f"use it with -s {name}, or: colab-bridge stop {name}",
+                code="CB-USER-024",
+            )
+
+    async def _make(self, name: str, project: str, target: Target, *, default: bool) -> Session:
+        provider = self._providers.get(target.provider)
+        session = Session(
+            name=name,
+            project=project,
+            provider=target.provider,
+            default=default,
+            options={**target.options, "runtime": target.runtime},
+            created_at=self._clock.time(),
+        )
+        request = RuntimeRequest(session=name, project=project, options=target.options)
+        handle = await provider.acquire(request)
+        session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
+        self._store.put_session(session)
+        try:
+            await self._check(session, handle)
+        except BaseException:
+            # Nothing may stay behind that nobody can see: neither a machine nor a session that never worked.
+            with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+                await provider.release(handle)
+            self._store.delete_session(name)
+            raise
+        self._notice_from(handle)
+        return session
+
+    async def _check(self, session: Session, handle: RuntimeHandle) -> None:
+        endpoint = await self._providers.get(session.provider).attach(handle)
+        server = JupyterServer(endpoint)
+        try:
+            await server.check()
+        finally:
+            await server.aclose()
+
+    async def _ready(self, session: Session) -> Session:
+        async with self._lock(f"session:{session.name}"):
+            if session.handle is not None:
+                try:
+                    await self._providers.get(session.provider).attach(session.handle)
+                    return session
+                except RuntimeLostError as error:
+                    log.warning("runtime lost", extra={"session": session.name, "reason": error.message})
+            return await self._replace_runtime(session)
+
+    async def _replace_runtime(self, session: Session) -> Session:
+        """Get a new runtime for a session whose own is gone; its kernels' variables are gone with it."""
+        provider = self._providers.get(session.provider)
+        options = {key: value for key, value in session.options.items() if key != "runtime"}
+        request = RuntimeRequest(session=session.name, project=session.project, options=options)
+        handle = await provider.acquire(request)
+        renewed = dataclasses.replace(session, handle=handle, state=SessionState.READY)
+        self._store.put_session(renewed)
+        self.notices.append(
+            f"the runtime of session {session.name} was gone and has been started anew; its variables are lost"
+        )
+        return renewed
+
+    async def stop(self, name: str, pool: KernelPool) -> int:
+        """End a session: its kernels, then its runtime.
+
+        Returns:
+            How many kernels were ended.
+        """
+        session = self.session(name)
+        kernels = pool.kernels(name)
+        for kernel in kernels:
+            try:
+                with anyio.fail_after(15):
+                    await pool.delete(kernel.id)
+            except (ColabBridgeError, TimeoutError) as error:
+                log.warning("kernel not ended", extra={"kernel": kernel.id, "reason": str(error)})
+                pool.drop(kernel.id)
+        await pool.forget_server(name)
+        if session.handle is not None:
+            await self._providers.get(session.provider).release(session.handle)
+        self._store.delete_session(name)
+        return len(kernels)
+
+    async def recover(self, pool: KernelPool, unfinished: list[Run]) -> list[KernelRecord]:
+        """Take over what an earlier daemon left: every kernel that its server still has.
+
+        Args:
+            pool: Gets the kernels.
+            unfinished: Runs that had not ended; they tell from where records must be read.
+
+        Returns:
+            The kernels that live.
+        """
+        adopted = []
+        for session in self._store.sessions():
+            for kernel in self._store.kernels(session.name):
+                first = min((run.first_seq for run in unfinished if run.kernel == kernel.id), default=None)
+                if await self._adopt(pool, kernel, first):
+                    adopted.append(kernel)
+        return adopted
+
+    async def _adopt(self, pool: KernelPool, kernel: KernelRecord, first_seq: int | None) -> bool:
+        try:
+            return await pool.adopt(kernel, after=first_seq)
+        except RuntimeLostError:
+            self._store.delete_kernel(kernel.id)
+            return False
+        except TransientError as error:
+            # The server may come back: keep the row, so that the next start of the daemon finds the kernel.
+            self.notices.append(f"kernel {kernel.id} of session {kernel.session}: {error.message}")
+            return False
+        except ColabBridgeError as error:
+            self.notices.append(f"kernel {kernel.id} of session {kernel.session}: {error.message}")
+            return False
+
+    def _lock(self, key: str) -> anyio.Lock:
+        return self._locks.setdefault(key, anyio.Lock())
+
+    def _notice_from(self, handle: RuntimeHandle) -> None:
+        notice = handle.data.get("notice")
+        if notice and notice not in self.notices:
+            self.notices.append(str(notice))
+
+
+def _same_target(session: Session, target: Target) -> bool:
+    return (
+        session.provider == target.provider
+        and session.options.get("runtime") == target.runtime
+        and {k: v for k, v in session.options.items() if k != "runtime"} == dict(target.options)
+    )

@@ -1,0 +1,103 @@
+"""Which provider with which options a request means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from colab_bridge.config.settings import Settings
+from colab_bridge.errors import UserError
+
+__all__ = ["Target", "choose_target", "session_slug", "unique_name"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A provider, its options, and the label that tells sessions of one project apart.
+
+    Attributes:
+        runtime: Name of the configured runtime, ``local`` for the built-in one, or the provider's name.
+        provider: Provider name.
+        options: Provider options; may hold secrets.
+    """
+
+    runtime: str
+    provider: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def choose_target(
+    settings: Settings,
+    *,
+    runtime: str | None = None,
+    provider: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Target:
+    """Turn a request and the settings into one target.
+
+    A URL means a Jupyter server; a named runtime means its configuration; otherwise the configured default.
+
+    Args:
+        settings: Resolved settings of the project.
+        runtime: Name of a configured runtime, or ``local``.
+        provider: Provider asked for explicitly.
+        options: Options asked for explicitly; they win over configured ones.
+
+    Raises:
+        UserError: the runtime is not configured, or a Jupyter server is asked for without a URL.
+    """
+    asked = {key: value for key, value in (options or {}).items() if value is not None}
+    if asked.get("url") and not provider:
+        provider = "jupyter"
+    if provider and not runtime:
+        runtime = "local" if provider == "local" else provider
+        configured = _local_options(settings) if provider == "local" else {}
+    else:
+        runtime = runtime or settings.runtime
+        provider, configured = _configured(settings, runtime, provider)
+    merged = {**configured, **asked}
+    if provider == "jupyter" and not merged.get("url"):
+        raise UserError(
+            "a Jupyter server needs its address", hint="add --url 'https://host:port/?token=...'", code="CB-USER-021"
+        )
+    return Target(runtime=runtime, provider=provider, options=merged)
+
+
+def _configured(settings: Settings, runtime: str, provider: str | None) -> tuple[str, dict[str, Any]]:
+    if runtime == "local":
+        return provider or settings.provider, _local_options(settings)
+    if runtime not in settings.runtimes:
+        known = ", ".join(["local", *sorted(settings.runtimes)])
+        raise UserError(
+            f"no runtime is called '{runtime}' (known: {known})",
+            hint=f"colab-bridge config add-runtime {runtime} --url URL",
+            code="CB-USER-020",
+        )
+    entry = settings.runtimes[runtime].model_dump(exclude_none=True, exclude_defaults=True)
+    configured_provider = str(entry.pop("provider", "") or settings.runtimes[runtime].provider)
+    return provider or configured_provider, entry
+
+
+def _local_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"isolated": settings.local.isolated}
+    if settings.local.python:
+        options["python"] = settings.local.python
+    return options
+
+
+def session_slug(project: str, runtime: str) -> str:
+    """Return a session name from the project folder's name and the runtime, such as ``sales`` or ``sales-gpu``."""
+    base = "".join(c if c.isascii() and c.isalnum() else "-" for c in PurePath(project).name.lower())
+    base = "-".join(part for part in base.split("-") if part)[:40] or "project"
+    return base if runtime == "local" else f"{base}-{runtime}"
+
+
+def unique_name(wanted: str, taken: set[str]) -> str:
+    """Return ``wanted``, or ``wanted-2``, ``wanted-3`` ... until it is free."""
+    name, number = wanted, 2
+    while name in taken:
+        name = f"{wanted}-{number}"
+        number += 1
+    return name
