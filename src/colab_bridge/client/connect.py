@@ -1,0 +1,120 @@
+"""Get a client of the one daemon: find it, or start it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from colab_bridge._version import __version__
+from colab_bridge.client.address import Address, find
+from colab_bridge.client.daemon import DEFAULT_TIMEOUT_S, DaemonClient
+from colab_bridge.config.paths import Paths
+from colab_bridge.errors import ColabBridgeError, TransientError
+
+__all__ = ["connect", "stop_daemon"]
+
+_HEALTH_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 15.0
+_POLL_S = 0.02
+
+
+def connect(
+    *,
+    start: bool = True,
+    timeout_s: float = 15.0,
+    paths: Paths | None = None,
+    call_timeout_s: float = DEFAULT_TIMEOUT_S,
+    notify: Callable[[str], None] | None = None,
+    on_wait: Callable[[float], None] | None = None,
+) -> DaemonClient:
+    """Return a client of the running daemon, which has just answered.
+
+    A daemon of another version is replaced when nothing runs in it; otherwise it is used as it is.
+
+    Args:
+        start: Whether to start a daemon when none runs.
+        timeout_s: Seconds that a start may take.
+        paths: Our folders; those of this process's environment when omitted.
+        call_timeout_s: Seconds that calls of the client may take.
+        notify: Called with one line when a daemon of another version is met.
+        on_wait: Called some four times a second with the seconds waited, while the daemon starts and in calls without answer.
+
+    Raises:
+        TransientError: there is no daemon (and ``start`` is false), it does not start, or it does not answer.
+        UserError: our folders cannot be used.
+    """
+    where = Paths.from_env(os.environ) if paths is None else paths
+    client = _running(where, call_timeout_s, on_wait)
+    if client is not None and client.address.version != __version__:
+        client = _replace_when_idle(client, where, notify or _silent, start=start)
+    if client is not None:
+        return client
+    if not start:
+        raise TransientError(
+            "no daemon is running", hint="Start it: colab-bridge daemon start", code="CB-TRANSIENT-NO-DAEMON"
+        )
+    # Imported here because it costs 15 ms and every command but the first finds a daemon.
+    from colab_bridge.client.start import start_daemon
+
+    address = start_daemon(where, lambda: _answering(where), timeout_s=timeout_s, on_wait=on_wait)
+    return DaemonClient(address, timeout_s=call_timeout_s, on_wait=on_wait)
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+def _running(
+    paths: Paths, timeout_s: float = DEFAULT_TIMEOUT_S, on_wait: Callable[[float], None] | None = None
+) -> DaemonClient | None:
+    address = find(paths)
+    if address is None:
+        return None
+    client = DaemonClient(address, timeout_s=timeout_s, on_wait=on_wait)
+    try:
+        client.get("/v1/health", timeout_s=_HEALTH_TIMEOUT_S)
+    except TransientError as error:
+        if error.code == "CB-TRANSIENT-TIMEOUT":
+            raise
+        return None
+    except ColabBridgeError:
+        # Somebody else has got the port of a daemon that was killed: another user's daemon refuses our token.
+        return None
+    return client
+
+
+def _answering(paths: Paths) -> Address | None:
+    client = _running(paths)
+    return None if client is None else client.address
+
+
+def _replace_when_idle(
+    client: DaemonClient, paths: Paths, notify: Callable[[str], None], *, start: bool
+) -> DaemonClient | None:
+    theirs = client.address.version or "unknown"
+    if not start or client.get("/v1/status").get("runs"):
+        notify(f"the daemon is version {theirs}, this is {__version__}; when it is idle: colab-bridge daemon restart")
+        return client
+    notify(f"replacing the daemon of version {theirs} by {__version__}")
+    stop_daemon(client, paths)
+    return None
+
+
+def stop_daemon(client: DaemonClient, paths: Paths, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    """Ask the daemon to end and wait until it listens no more. Kernels and runtimes go on.
+
+    Raises:
+        TransientError: it has not ended after ``timeout_s`` seconds.
+    """
+    client.post("/v1/shutdown")
+    deadline = time.monotonic() + timeout_s
+    while (address := find(paths)) is not None and address.pid == client.address.pid:
+        if time.monotonic() >= deadline:
+            raise TransientError(
+                f"the daemon (process {address.pid}) does not end",
+                hint=f"End it by force, nothing is lost: kill -9 {address.pid}",
+                code="CB-TRANSIENT-TIMEOUT",
+            )
+        # It is no child of ours, so the system does not tell us when it ends.
+        time.sleep(_POLL_S)

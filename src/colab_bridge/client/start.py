@@ -1,0 +1,151 @@
+"""Start the daemon, once, however many commands want it at the same moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from colab_bridge._util.process import ProcessId, is_alive, spawn_detached
+from colab_bridge.client.address import Address
+from colab_bridge.config.paths import Paths
+from colab_bridge.errors import ColabBridgeError, TransientError, from_problem
+
+__all__ = ["last_line", "start_daemon"]
+
+# A new daemon takes about a second; neither a file nor a lock tells us of its progress by an event that exists on all
+# three systems, so we look this often.
+_POLL_S = 0.03
+# Another daemon may have won the race and still be on its way when ours gives up.
+_LOSER_WAIT_S = 3.0
+_TAIL_BYTES = 16 * 1024
+
+
+def start_daemon(
+    paths: Paths,
+    answering: Callable[[], Address | None],
+    *,
+    timeout_s: float,
+    on_wait: Callable[[float], None] | None = None,
+) -> Address:
+    """Start a daemon unless another process does so first, and wait until it answers.
+
+    Args:
+        paths: Our folders; made when they do not exist.
+        answering: Returns the address of a daemon that answers now, or None.
+        timeout_s: Seconds to wait at most.
+        on_wait: Called with the seconds waited so far, while waiting.
+
+    Raises:
+        ColabBridgeError: what the daemon itself gave as the reason for its end.
+        TransientError: it ended without a reason that we can read, or is not up in time.
+        UserError: our folders cannot be used.
+    """
+    paths.ensure()
+    begun = time.monotonic()
+    deadline = begun + timeout_s
+    with _StartLock(paths.runtime_dir / "start.lock") as lock:
+        process: ProcessId | None = None
+        offset = 0
+        while (address := answering()) is None:
+            waited = time.monotonic() - begun
+            if process is None and lock.acquire():
+                # Whoever held the lock may have finished between our look and our turn.
+                if (address := answering()) is not None:
+                    return address
+                offset = _size(paths.daemon_log)
+                process = _spawn(paths)
+            if process is not None and not is_alive(process):
+                deadline = min(deadline, time.monotonic() + _LOSER_WAIT_S)  # set by the first look only: time goes on
+            if time.monotonic() >= deadline:
+                raise _no_daemon(paths, offset, waited)
+            if on_wait is not None:
+                on_wait(waited)
+            time.sleep(_POLL_S)
+        return address
+
+
+def _spawn(paths: Paths) -> ProcessId:
+    environ = dict(os.environ)
+    if environ.get("PYTHONPATH"):
+        # It may name folders relative to ours; the daemon works in another one.
+        environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, environ["PYTHONPATH"].split(os.pathsep)))
+    argv = [sys.executable, "-m", "colab_bridge.daemon"]
+    try:
+        return spawn_detached(argv, cwd=paths.state_dir, env=environ, log_path=paths.daemon_log)
+    except OSError as error:
+        raise TransientError(
+            f"the daemon cannot be started: {error}",
+            hint="Check this machine: colab-bridge doctor",
+            code="CB-TRANSIENT-START",
+        ) from error
+
+
+class _StartLock:
+    """A lock between processes that want to start a daemon; the system drops it when its holder dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free, without waiting."""
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self._file, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _no_daemon(paths: Paths, offset: int, waited_s: float) -> ColabBridgeError:
+    line = last_line(paths.daemon_log, offset)
+    try:
+        problem = json.loads(line)
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict) and "title" in problem:
+        return from_problem(problem)
+    return TransientError(
+        f"the daemon did not start within {waited_s:.0f} s{': ' + line if line else ''}",
+        hint="See why: colab-bridge daemon logs; or check this machine: colab-bridge doctor",
+        code="CB-TRANSIENT-START",
+    )
+
+
+def last_line(path: Path, offset: int = 0) -> str:
+    """Return the last line of a log that is not empty, looking no further back than ``offset`` bytes from its start."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(min(offset, end), end - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""
