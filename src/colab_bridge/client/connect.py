@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 
-from colab_bridge._version import __version__
+from colab_bridge import __version__
 from colab_bridge.client.address import Address, find
 from colab_bridge.client.daemon import DEFAULT_TIMEOUT_S, DaemonClient
 from colab_bridge.config.paths import Paths
