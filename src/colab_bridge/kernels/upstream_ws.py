@@ -1,0 +1,355 @@
+"""The plain kernel WebSocket as an upstream: any Jupyter server, nothing installed on it.
+
+What it does beyond carrying messages: it acknowledges at once (see :mod:`.socket_ws`), notices a black hole within
+seconds, comes back with the same ``session_id`` so that the server replays, keeps the server's output limit from dropping
+output where that can be done, and says when output may have been lost (the table is in :mod:`.link_rules`).
+
+What it does not do: it sends nothing twice, and it invents no message. A message that was written to a connection that
+then died may or may not have arrived; :class:`~colab_bridge.kernels.fence.RequestFence` finds out.
+
+Source: Jupyter Server, ``/api/kernels/<id>/channels``; Jupyter messaging protocol 5.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import anyio
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
+from colab_bridge.kernels.link_rules import (
+    PING_PREFIX,
+    LinkEnd,
+    is_output,
+    is_ping_echo,
+    limit_notice,
+    loss_reason,
+    reconnect_delays,
+)
+from colab_bridge.kernels.netloc import is_loopback
+from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.kernels.socket_ws import KernelSocket, open_channels
+from colab_bridge.model.runtime import Endpoint
+from colab_bridge.ports.upstream import LinkState, UpstreamEvents
+from colab_bridge.wire.jupyter_ws import decode, encode
+from colab_bridge.wire.message import MessageError, RawMessage
+
+__all__ = ["MAX_MESSAGE_BYTES", "WebSocketUpstream"]
+
+log = logging.getLogger(__name__)
+
+#: tornado's ``websocket_max_message_size``, which jupyter_server does not change. One byte more kills the connection.
+MAX_MESSAGE_BYTES = 10 * 1024 * 1024
+#: Framing of either kind: offsets, channel name, JSON keys; generous, because a refusal is better than a dead link.
+FRAMING_BYTES = 512
+#: What may wait for a link that is down.
+MAX_QUEUED_BYTES = 256 * 1024 * 1024
+
+#: Handshake limit once the server knows the kernel, and the most that a starting kernel may take (the server itself
+#: waits 60 s for the kernel's first answer before it opens the socket).
+OPEN_TIMEOUT_S = 10.0
+FIRST_OPEN_TIMEOUT_S = 75.0
+#: A connection that lasted this long was a good one: the next wait starts small again.
+STABLE_S = 2.0
+#: A frame this shortly before a break means that more may have been under way.
+IN_FLIGHT_S = 0.25
+
+#: Output without an execution (a thread of the user's) this recently counts as going on.
+BACKGROUND_S = 60.0
+#: Time for saying goodbye when a connection is given up.
+CLOSING_S = 2.0
+#: Bytes of an upload that must have been taken over during a ping's wait to count as a sign of life.
+UPLOAD_STEP_BYTES = 64 * 1024
+
+#: Five a second keep 20,000 small outputs complete on a server with default limits.
+LIMIT_PING_INTERVAL_S = 0.2
+#: Unanswered pings after which we wait: the kernel's control thread is blocked, and more would only pile up.
+MAX_UNANSWERED_PINGS = 10
+
+
+class WebSocketUpstream:
+    """A link to one remote kernel over the server's kernel WebSocket; implements ``ports.upstream.Upstream``.
+
+    Args:
+        get_endpoint: Returns the way in; asked anew before each connection.
+        kernel_id: The server's id of the kernel.
+        session_id: Our identity at the server; the same over reconnects, and of nobody else.
+        backoff: Makes an iterator of seconds to wait between tries, started anew after a connection that held.
+        ping_interval: Seconds between WebSocket pings.
+        ping_timeout: Seconds without any sign of life after a ping until the link counts as dead.
+    """
+
+    reliable = False
+
+    def __init__(
+        self,
+        get_endpoint: Callable[[], Awaitable[Endpoint]],
+        kernel_id: str,
+        session_id: str,
+        *,
+        backoff: Callable[[], Iterator[float]] = reconnect_delays,
+        ping_interval: float = 5.0,
+        ping_timeout: float = 8.0,
+    ) -> None:
+        self._get_endpoint = get_endpoint
+        self._kernel_id = kernel_id
+        self._session_id = session_id
+        self._backoff = backoff
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._queue: deque[RawMessage] = deque()
+        self._queued_bytes = 0
+        self._wake_writer = asyncio.Event()
+        self._busy = asyncio.Event()
+        self._background_at = float("-inf")
+        self._written_bytes = 0
+        self._limit_told: str | None = None
+        self._ping_numbers = itertools.count(1)
+        self._unanswered_pings = 0
+        self._went_silent = False
+        self._told: tuple[LinkState, str] | None = None
+
+    # -- the port --------------------------------------------------------------------------------------------
+
+    def send(self, message: RawMessage) -> None:
+        """Queue a message for the kernel; it goes out as soon as the link is up, in order, at most once.
+
+        Raises:
+            UserError: the message is larger than a server takes, or too much waits already.
+        """
+        size = _queue_size(message)
+        if size > MAX_MESSAGE_BYTES:
+            raise UserError(
+                f"a message of {size / 2**20:.1f} MiB is too large: a Jupyter server takes at most 10 MiB at once",
+                hint="write the data to a file in the project, and read that file in the code",
+                code="CB-USER-TOOLARGE",
+            )
+        if self._queued_bytes + size > MAX_QUEUED_BYTES:
+            raise UserError(
+                "too much waits to be sent while the connection to the kernel is down",
+                hint="wait until the connection is back, then send it again",
+                code="CB-USER-BACKLOG",
+            )
+        self._queue.append(message)
+        self._queued_bytes += size
+        self._wake_writer.set()
+
+    def set_busy(self, busy: bool) -> None:
+        """Say whether the kernel executes something: then its output limit is reset by pings, and a cut may lose output."""
+        if busy:
+            self._busy.set()
+        else:
+            self._busy.clear()
+
+    async def run(self, events: UpstreamEvents) -> None:
+        """Keep the link up until cancelled or until the kernel is gone."""
+        self._tell(events, LinkState.CONNECTING, "")
+        delays = self._backoff()
+        last: _Ended | None = None
+        open_timeout_s = OPEN_TIMEOUT_S
+        while True:
+            try:
+                endpoint, connection, gap = await self._connect(last, open_timeout_s)
+            except RuntimeLostError as error:
+                self._tell(events, LinkState.GONE, error.message)
+                return
+            except ColabBridgeError as error:
+                self._tell(events, LinkState.RECONNECTING, error.message)
+                if last is None:
+                    open_timeout_s = min(open_timeout_s * 2, FIRST_OPEN_TIMEOUT_S)
+            else:
+                open_timeout_s = OPEN_TIMEOUT_S
+                last = await self._serve(endpoint, connection, events, gap)
+                self._tell(events, LinkState.RECONNECTING, last.text)
+                if last.lasted_s >= STABLE_S:
+                    delays = self._backoff()
+            await anyio.sleep(next(delays))
+
+    # -- between connections ---------------------------------------------------------------------------------
+
+    async def _connect(self, last: _Ended | None, timeout_s: float) -> tuple[Endpoint, KernelSocket, str]:
+        """Open the next connection, and find out why output may be missing since the last one."""
+        others = last is not None and last.active and last.unlimited and await self._others_connected()
+        endpoint, connection = await open_channels(self._get_endpoint, self._kernel_id, self._session_id, timeout_s)
+        if last is None:
+            return endpoint, connection, ""
+        gap = loss_reason(
+            end=last.end, active=last.active, unlimited=last.unlimited, in_flight=last.in_flight, others=others
+        )
+        return endpoint, connection, gap
+
+    async def _others_connected(self) -> bool:
+        """Ask the server whether the kernel has a connection; ours is down, so it is another's, or ours was not missed."""
+        server = JupyterServer(await self._get_endpoint())
+        try:
+            kernel = await server.kernel(self._kernel_id)
+        finally:
+            await server.aclose()
+        return kernel is not None and kernel.connections > 0
+
+    def _tell(self, events: UpstreamEvents, state: LinkState, text: str) -> None:
+        """Report the state, but not the same reason at each of many tries."""
+        if self._told != (state, text) or state is LinkState.CONNECTED:
+            self._told = (state, text)
+            events.state(state, text)
+
+    # -- one connection --------------------------------------------------------------------------------------
+
+    async def _serve(
+        self, endpoint: Endpoint, connection: KernelSocket, events: UpstreamEvents, gap: str
+    ) -> _Ended:
+        """Carry messages until the connection ends, and say how it did."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        self._went_silent = False
+        self._unanswered_pings = 0
+        try:
+            if gap:
+                events.gap(gap)
+            self._tell(events, LinkState.CONNECTED, "")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, connection)
+                tasks.start_soon(self._watch, connection)
+                if not endpoint.unlimited_output:
+                    tasks.start_soon(self._keep_under_limit, connection)
+                end, text = await self._read(connection, events)
+                ended_at = loop.time()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.move_on_after(CLOSING_S, shield=True):
+                await connection.close()
+        return _Ended(
+            end=end,
+            text=text,
+            active=self._busy.is_set() or ended_at - self._background_at < BACKGROUND_S,
+            unlimited=endpoint.unlimited_output,
+            in_flight=not is_loopback(endpoint) or ended_at - connection.last_heard < IN_FLIGHT_S,
+            lasted_s=ended_at - started,
+        )
+
+    async def _read(self, connection: KernelSocket, events: UpstreamEvents) -> tuple[LinkEnd, str]:
+        """Hand on what comes until nothing more will; the callback is synchronous, so a slow one slows the server."""
+        while True:
+            try:
+                data = await connection.recv()
+            except ConnectionClosed as error:
+                return self._how_it_ended(error)
+            try:
+                self._receive(decode(data, connection.subprotocol), events)
+            except MessageError as error:
+                log.warning("unreadable message from the server", extra={"kernel": self._kernel_id, "why": str(error)})
+                events.gap("the server sent a message that cannot be read")
+
+    def _receive(self, message: RawMessage, events: UpstreamEvents) -> None:
+        if is_ping_echo(message):
+            if message.channel == "control":
+                self._unanswered_pings = max(0, self._unanswered_pings - 1)
+            return
+        if not self._busy.is_set() and is_output(message):
+            self._background_at = asyncio.get_running_loop().time()
+        if (reason := limit_notice(message)) and message.parent_id != self._limit_told:
+            self._limit_told = message.parent_id
+            events.gap(reason)
+        events.message(message)
+
+    def _how_it_ended(self, error: ConnectionClosed) -> tuple[LinkEnd, str]:
+        if self._went_silent:
+            return LinkEnd.SILENT, f"nothing came from the server for {self._ping_timeout:g} s"
+        if error.rcvd is not None:
+            return LinkEnd.CLOSED, f"the server closed the connection (code {error.rcvd.code})"
+        if error.sent is not None:
+            return LinkEnd.FAILED, "the server broke the WebSocket protocol"
+        return LinkEnd.BROKEN, "the connection to the server broke"
+
+    async def _write(self, connection: KernelSocket) -> None:
+        """Send what is queued. A message leaves the queue when it is handed to an open connection, and never comes back."""
+        while connection.state is State.OPEN:
+            if not self._queue:
+                self._wake_writer.clear()
+                await self._wake_writer.wait()
+                continue
+            message = self._queue.popleft()
+            self._queued_bytes -= _queue_size(message)
+            data = encode(message, connection.subprotocol)
+            self._written_bytes += len(data)
+            try:
+                await connection.send(data)
+            except ConnectionClosed:
+                return
+
+    async def _watch(self, connection: KernelSocket) -> None:
+        """Cut a connection that shows no sign of life: no byte from the server, and none of ours taken over."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await anyio.sleep(self._ping_interval)
+            asked, taken = loop.time(), self._taken_bytes(connection)
+            with anyio.move_on_after(self._ping_timeout):
+                await self._ping(connection)
+                continue
+            if connection.last_heard >= asked or self._taken_bytes(connection) - taken > UPLOAD_STEP_BYTES:
+                continue
+            self._went_silent = True
+            connection.transport.abort()
+            return
+
+    def _taken_bytes(self, connection: KernelSocket) -> int:
+        """Return how much the system has taken over from us so far; it grows while an upload makes progress."""
+        return self._written_bytes - connection.unsent_bytes
+
+    @staticmethod
+    async def _ping(connection: KernelSocket) -> None:
+        try:
+            await (await connection.ping())
+        except ConnectionClosed:
+            # The reader reports it; this task ends with the connection.
+            await anyio.sleep_forever()
+
+    async def _keep_under_limit(self, connection: KernelSocket) -> None:
+        """While the kernel is busy, make it say ``idle`` on iopub, which resets the server's output counters."""
+        while True:
+            await self._busy.wait()
+            await anyio.sleep(LIMIT_PING_INTERVAL_S)
+            if not self._busy.is_set() or self._unanswered_pings >= MAX_UNANSWERED_PINGS:
+                continue
+            self._unanswered_pings += 1
+            try:
+                await connection.send(encode(self._limit_ping(), connection.subprotocol))
+            except ConnectionClosed:
+                return
+
+    def _limit_ping(self) -> RawMessage:
+        msg_id = f"{PING_PREFIX}{self._session_id}-{next(self._ping_numbers)}"
+        return RawMessage.build("control", "kernel_info_request", {}, msg_id=msg_id, session=self._session_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """How one connection ended.
+
+    Attributes:
+        end: The kind of end.
+        text: Why, for people.
+        active: Whether the kernel may have gone on publishing.
+        unlimited: Whether its server is known not to limit output.
+        in_flight: Whether bytes may have been under way.
+        lasted_s: Seconds it was open.
+    """
+
+    end: LinkEnd
+    text: str
+    active: bool
+    unlimited: bool
+    in_flight: bool
+    lasted_s: float
+
+
+def _queue_size(message: RawMessage) -> int:
+    """Return at least the bytes that the message takes on the wire, in either framing."""
+    return message.size_bytes + FRAMING_BYTES + 16 * len(message.buffers)

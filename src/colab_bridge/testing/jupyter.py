@@ -1,0 +1,179 @@
+"""A real Jupyter server as a child process on loopback, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from colab_bridge.model.runtime import Endpoint, Secret
+
+__all__ = ["JupyterChild", "start_jupyter_server"]
+
+START_TIMEOUT_S = 40.0
+STOP_TIMEOUT_S = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JupyterChild:
+    """A server that runs.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1.
+        token: Its token; empty when it wants none.
+        pid: Process id.
+        root_dir: Its root folder.
+        log_path: File with its log.
+    """
+
+    port: int
+    token: str
+    pid: int
+    root_dir: Path
+    log_path: Path
+
+    @property
+    def base_url(self) -> str:
+        """URL without a trailing slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def endpoint(self, *, port: int | None = None, unlimited_output: bool = False) -> Endpoint:
+        """Return the way in, through another port (a relay's) if one is given."""
+        headers = {"Authorization": Secret(f"token {self.token}")} if self.token else {}
+        return Endpoint(
+            base_url=f"http://127.0.0.1:{port or self.port}", headers=headers, unlimited_output=unlimited_output
+        )
+
+    def log_text(self) -> str:
+        """Return what the server has logged so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+
+@contextlib.asynccontextmanager
+async def start_jupyter_server(
+    root_dir: Path, token: str | None = None, *, python: str = sys.executable, **traits: Any
+) -> AsyncIterator[JupyterChild]:
+    """Run a Jupyter server, and end it and its kernels when the block is left.
+
+    Args:
+        root_dir: Its root folder; must exist.
+        token: Its token; a random one when None, no authentication at all when empty.
+        python: Interpreter that has ``jupyter_server``, 1.24 or later.
+        **traits: More configuration, ``Class__trait=value`` for ``c.Class.trait``.
+
+    Yields:
+        The server, once it answers.
+
+    Raises:
+        RuntimeError: it did not start; the text ends with its log.
+    """
+    token = secrets.token_hex(16) if token is None else token
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="cb-jupyter-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        config = _write_config(home, root_dir, port, token, traits)
+        log_path = home / "server.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [python, "-m", "jupyter_server", f"--config={config}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(home),
+                cwd=home,
+            )
+        try:
+            child = JupyterChild(port=port, token=token, pid=process.pid, root_dir=root_dir, log_path=log_path)
+            await _wait_until_up(child, process)
+            yield child
+        finally:
+            await asyncio.to_thread(_end, process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_config(home: Path, root_dir: Path, port: int, token: str, traits: dict[str, Any]) -> Path:
+    """Write the configuration, private because of the token; both the old and the new name of the token are set."""
+    values: dict[str, dict[str, Any]] = {
+        "ServerApp": {
+            "ip": "127.0.0.1",
+            "port": port,
+            "port_retries": 0,
+            "open_browser": False,
+            "allow_root": True,
+            "root_dir": str(root_dir),
+            "token": token,
+            "password": "",
+        },
+        "IdentityProvider": {"token": token},
+    }
+    for key, value in traits.items():
+        section, _, trait = key.partition("__")
+        values.setdefault(section, {})[trait] = value
+    path = home / "config.json"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(values, file)
+    return path
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return an environment in which nothing of the user's Jupyter settings is seen or changed."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "JPY_", "PYTHONPATH"))}
+    folders = {"CONFIG": "config", "DATA": "data", "RUNTIME": "runtime"}
+    for folder in folders.values():
+        (home / folder).mkdir(mode=0o700)
+    own = {f"JUPYTER_{key}_DIR": str(home / folder) for key, folder in folders.items()}
+    return {**kept, **own, "JUPYTER_NO_CONFIG": "", "IPYTHONDIR": str(home / "ipython"), "PYTHONUNBUFFERED": "1"}
+
+
+async def _wait_until_up(child: JupyterChild, process: subprocess.Popen[bytes]) -> None:
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
+        while asyncio.get_running_loop().time() < deadline:
+            if process.poll() is not None:
+                break
+            with contextlib.suppress(httpx2.HTTPError):
+                if (await client.get(child.base_url + "/api", timeout=2.0)).status_code == 200:
+                    return
+            await asyncio.sleep(0.1)  # the server announces its readiness nowhere but on its port
+    raise RuntimeError(f"the Jupyter server did not start:\n{child.log_text()[-3000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and whatever it started, each by its own id."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        _end_all(family)
+    process.wait(STOP_TIMEOUT_S)
+
+
+def _end_all(family: Iterable[psutil.Process]) -> None:
+    _gone, alive = psutil.wait_procs(list(family), timeout=1.0)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
