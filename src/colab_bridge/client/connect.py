@@ -12,7 +12,7 @@ from colab_bridge.client.daemon import DEFAULT_TIMEOUT_S, DaemonClient
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ColabBridgeError, TransientError
 
-__all__ = ["connect", "stop_daemon"]
+__all__ = ["connect", "revive", "stop_daemon"]
 
 _HEALTH_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 15.0
@@ -59,6 +59,18 @@ def connect(
 
     address = start_daemon(where, lambda: _answering(where), timeout_s=timeout_s, on_wait=on_wait)
     return DaemonClient(address, timeout_s=call_timeout_s, on_wait=on_wait)
+
+
+def revive() -> DaemonClient:
+    """Return a client of a daemon after the one in use has gone.
+
+    A daemon that ended in good order has removed its ``daemon.json``: it was stopped on purpose, and is not started again.
+
+    Raises:
+        TransientError: there is no daemon; code ``CB-TRANSIENT-NO-DAEMON`` when it was stopped on purpose.
+    """
+    paths = Paths.from_env(os.environ)
+    return connect(start=paths.daemon_file.exists(), paths=paths)
 
 
 def _silent(text: str) -> None:

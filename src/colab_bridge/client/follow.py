@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from colab_bridge.client.connect import connect
+from colab_bridge.client.connect import revive
 from colab_bridge.client.daemon import DaemonClient, Event, EventStream, segment
 from colab_bridge.errors import ColabBridgeError, TransientError
 
@@ -16,10 +16,10 @@ __all__ = ["RunFollower", "follow_run"]
 
 # A daemon takes about a second to come back and re-adopt its kernels. After this long without it, a person should decide.
 GIVE_UP_AFTER_S = 60.0
-_FIRST_PAUSE_S = 0.1
+# A daemon that was stopped on purpose is not started behind its user's back; a restart of it takes less than this.
+RESTART_WAIT_S = 5.0
+_FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
-# A daemon that ended the stream in good order was stopped on purpose; a restart of it takes less than this.
-_RESTART_WAIT_S = 5.0
 
 
 class RunFollower:
@@ -29,7 +29,7 @@ class RunFollower:
         client: A client of the running daemon.
         run: The id of a run, or a run request that is sent now.
         after: Only events with a larger ``seq`` are wanted.
-        reconnect: Returns a client of a running daemon, started anew if need be; its argument says whether to start one.
+        reconnect: Returns a client of a running daemon; :func:`colab_bridge.client.connect.revive` when omitted.
 
     Attributes:
         client: The client in use now.
@@ -44,14 +44,14 @@ class RunFollower:
         run: str | Mapping[str, Any],
         *,
         after: int = 0,
-        reconnect: Callable[[bool], DaemonClient] | None = None,
+        reconnect: Callable[[], DaemonClient] | None = None,
     ) -> None:
         self.client = client
         self.cursor = after
         self.finished = False
         self.run_id = run if isinstance(run, str) else None
         self._request = None if isinstance(run, str) else dict(run)
-        self._reconnect = reconnect or (lambda start: connect(start=start))
+        self._reconnect = reconnect or revive
         self._stream: EventStream | None = None
         self._lost_at: float | None = None
 
@@ -89,12 +89,11 @@ class RunFollower:
             except TransientError as error:
                 if error.code != "CB-TRANSIENT-DAEMON":
                     raise
-                return self._cut(error)
+                if self.run_id is None:
+                    raise _gone_too_early() from error
+                return self._come_back()
             if event is None:
-                if self._stream is not None and self._stream.ended:
-                    self._stopped()
-                    continue
-                return None
+                return self._ended() if self._stream is not None and self._stream.ended else None
             if self._accept(event):
                 return event
         return None
@@ -120,50 +119,75 @@ class RunFollower:
         self.finished = event["type"] == "finished"
         return True
 
-    def _cut(self, error: TransientError) -> Event | None:
+    def _ended(self) -> Event | None:
+        """The stream ended in good order without ``finished``: the run has no such entry, or the daemon is being stopped."""
+        self.close()
+        if self.run_id is None:
+            raise _gone_too_early()
+        try:
+            run = self.client.get(f"/v1/runs/{segment(self.run_id)}")
+        except TransientError:
+            return self._come_back()
+        if run.get("status") in ("queued", "running"):
+            return self._come_back()
+        self.finished = True
+        return _finished(run)
+
+    def _come_back(self) -> Event | None:
         """Get a client of a daemon that runs, for the next round."""
         self.close()
-        if self.run_id is None:
-            raise TransientError(
-                "the daemon went away before the run had begun",
-                hint="See whether it runs nevertheless: colab-bridge status",
-                code="CB-TRANSIENT-DAEMON",
-            ) from error
         first = self._lost_at is None
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
-        self._come_back(self._lost_at + GIVE_UP_AFTER_S, error, start=True)
-        text = "the daemon went away; going on where it was"
-        return {"type": "link", "state": "reconnecting", "text": text} if first else None
-
-    def _stopped(self) -> None:
-        """The stream ended in good order before the run did: the daemon is being stopped or restarted."""
-        self.close()
-        reason = TransientError(
-            "the daemon was stopped; the program itself goes on",
-            hint=f"Come back to it: colab-bridge attach {self.run_id or ''}".rstrip(),
-            code="CB-TRANSIENT-STOPPED",
-        )
-        if self.run_id is None:
-            raise reason
-        self._come_back(time.monotonic() + _RESTART_WAIT_S, reason, start=False)
-
-    def _come_back(self, deadline: float, reason: TransientError, *, start: bool) -> None:
+        self._lost_at = lost_at = time.monotonic() if self._lost_at is None else self._lost_at
         pause = _FIRST_PAUSE_S
         while True:
-            # Nothing tells us that a dead process's successor is up; the pause keeps a daemon that dies at once from
-            # being started in a tight loop.
+            # Nothing tells us that a dead process's successor is up, and a daemon that dies at once must not be
+            # started in a tight loop.
             time.sleep(pause)
+            waited = time.monotonic() - lost_at
             try:
-                self.client = self._reconnect(start)
+                self.client = self._reconnect()
             except ColabBridgeError as error:
-                if time.monotonic() >= deadline:
-                    raise (reason if not start else error) from error
+                if error.code == "CB-TRANSIENT-NO-DAEMON" and waited > RESTART_WAIT_S:
+                    raise _stopped(self.run_id) from error
+                if waited > GIVE_UP_AFTER_S:
+                    raise
             else:
-                if time.monotonic() >= deadline:
-                    raise reason
-                return
+                break
             pause = min(pause * 2, _LONGEST_PAUSE_S)
+        if waited > GIVE_UP_AFTER_S:
+            raise _stopped(self.run_id)
+        text = "the daemon went away and is back; going on where it was"
+        return {"type": "link", "state": "reconnecting", "text": text} if first else None
+
+
+def _gone_too_early() -> TransientError:
+    return TransientError(
+        "the daemon went away before the run had begun",
+        hint="See whether it runs nevertheless: colab-bridge status",
+        code="CB-TRANSIENT-BEGIN",
+    )
+
+
+def _stopped(run_id: str | None) -> TransientError:
+    return TransientError(
+        "the daemon was stopped; the program itself goes on",
+        hint=f"Come back to it: colab-bridge attach {run_id}",
+        code="CB-TRANSIENT-STOPPED",
+    )
+
+
+def _finished(run: Mapping[str, Any]) -> Event:
+    """Return the last event of a run that has none in its record, because no daemon saw it end."""
+    begun, ended = run.get("created_at"), run.get("finished_at")
+    known = isinstance(begun, (int, float)) and isinstance(ended, (int, float))
+    return {
+        "type": "finished",
+        "status": run.get("status"),
+        "exit_code": run.get("exit_code"),
+        "duration_s": round(float(ended) - float(begun), 3) if known else None,  # type: ignore[arg-type]  # both are known
+        "error": None,
+        "outputs": [],
+    }
 
 
 def follow_run(
@@ -171,7 +195,7 @@ def follow_run(
     run: str | Mapping[str, Any],
     after: int = 0,
     *,
-    reconnect: Callable[[bool], DaemonClient] | None = None,
+    reconnect: Callable[[], DaemonClient] | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a run until it has finished; none is lost and none comes twice when the daemon is killed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,9 +13,9 @@ from typing import Self
 from colab_bridge._util.process import ProcessId, is_alive, spawn_detached
 from colab_bridge.client.address import Address
 from colab_bridge.config.paths import Paths
-from colab_bridge.errors import ColabBridgeError, TransientError, from_problem
+from colab_bridge.errors import ColabBridgeError, TransientError
 
-__all__ = ["last_line", "start_daemon"]
+__all__ = ["start_daemon"]
 
 # A new daemon takes about a second; neither a file nor a lock tells us of its progress by an event that exists on all
 # three systems, so we look this often.
@@ -42,8 +41,7 @@ def start_daemon(
         on_wait: Called with the seconds waited so far, while waiting.
 
     Raises:
-        ColabBridgeError: what the daemon itself gave as the reason for its end.
-        TransientError: it ended without a reason that we can read, or is not up in time.
+        TransientError: it ended, with the reason that it gave, or is not up in time.
         UserError: our folders cannot be used.
     """
     paths.ensure()
@@ -124,28 +122,25 @@ def _size(path: Path) -> int:
 
 
 def _no_daemon(paths: Paths, offset: int, waited_s: float) -> ColabBridgeError:
-    line = last_line(paths.daemon_log, offset)
-    try:
-        problem = json.loads(line)
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict) and "title" in problem:
-        return from_problem(problem)
+    lines = _last_lines(paths.daemon_log, offset)
+    crashed = any(line.startswith("Traceback ") for line in lines)
+    if len(lines) >= 2 and not crashed and not lines[-1][:4].isdigit():
+        # The daemon ends with two lines of its own: what happened and what to do about it. Log lines begin with a date.
+        return TransientError(f"the daemon did not start: {lines[-2]}", hint=lines[-1], code="CB-TRANSIENT-START")
     return TransientError(
-        f"the daemon did not start within {waited_s:.0f} s{': ' + line if line else ''}",
+        f"the daemon did not start within {waited_s:.0f} s{': ' + lines[-1] if lines else ''}",
         hint="See why: colab-bridge daemon logs; or check this machine: colab-bridge doctor",
         code="CB-TRANSIENT-START",
     )
 
 
-def last_line(path: Path, offset: int = 0) -> str:
-    """Return the last line of a log that is not empty, looking no further back than ``offset`` bytes from its start."""
+def _last_lines(path: Path, offset: int) -> list[str]:
+    """Return the last lines of a log that are not empty, looking no further back than ``offset`` bytes from its start."""
     try:
         with open(path, "rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(min(offset, end), end - _TAIL_BYTES))
             text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
-        return ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:500] if lines else ""
+        return []
+    return [line.strip()[:500] for line in text.splitlines() if line.strip()]
