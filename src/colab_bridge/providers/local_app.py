@@ -11,20 +11,7 @@ __all__ = ["LocalServerApp"]
 
 
 class LocalServerApp(ServerApp):
-    """A server without extensions, without the user's configuration and without services that nobody here calls."""
-
-    # Left out: the parts that only a browser's pages need. nbconvert alone takes a third of a second to import.
-    default_services = (  # type: ignore[assignment]  # the base class lets its tuple's length be inferred
-        "api",
-        "auth",
-        "contents",
-        "events",
-        "files",
-        "kernels",
-        "kernelspecs",
-        "sessions",
-        "shutdown",
-    )
+    """A server without extensions and without the user's configuration."""
 
     @default("no_browser_open_file")
     def _default_no_browser_open_file(self) -> bool:
