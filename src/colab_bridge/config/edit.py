@@ -16,7 +16,7 @@ from colab_bridge.config.schema import KeyInfo, Scalar, key_info, parse_text, pr
 from colab_bridge.config.settings import validate
 from colab_bridge.errors import InternalError, UserError
 
-__all__ = ["check_value", "project_target", "set_value", "set_values", "unset_value"]
+__all__ = ["check_value", "project_target", "replace_group", "set_value", "set_values", "unset_value"]
 
 # The user file may hold tokens; a project file is shared anyway and gets what other new files get.
 _USER_MODE: Final = 0o600
@@ -89,6 +89,30 @@ def set_values(path: Path, values: dict[str, Scalar]) -> None:
     checked = {key: check_value(key, value, shared=shared) for key, value in values.items()}
 
     def change(document: MutableMapping[str, Any]) -> None:
+        for key, value in checked.items():
+            _put(document, _steps(path, key), value)
+
+    _edit(path, change)
+
+
+def replace_group(path: Path, group: str, values: dict[str, Scalar]) -> None:
+    """Write a whole group anew, such as ``runtimes.gpu``; what it held before is gone.
+
+    Args:
+        path: As for :func:`set_value`.
+        group: Dotted name of the group.
+        values: By full dotted key.
+
+    Raises:
+        UserError: as :func:`set_value`.
+    """
+    shared = path.name in _SHARED_NAMES
+    checked = {key: check_value(key, value, shared=shared) for key, value in values.items()}
+    steps = _steps(path, group)
+
+    def change(document: MutableMapping[str, Any]) -> None:
+        if _has(document, steps):
+            _remove(document, steps)
         for key, value in checked.items():
             _put(document, _steps(path, key), value)
 
@@ -171,7 +195,7 @@ def _remove(document: MutableMapping[str, Any], steps: tuple[str, ...]) -> None:
 
 def _has(tree: Any, steps: tuple[str, ...]) -> bool:
     for step in steps:
-        if not isinstance(tree, dict) or step not in tree:
+        if not isinstance(tree, MutableMapping) or step not in tree:
             return False
         tree = tree[step]
     return True

@@ -38,6 +38,7 @@ __all__ = [
     "read_text",
     "read_toml",
     "runtime_key",
+    "shadowed_file",
     "split_token",
 ]
 
@@ -147,6 +148,16 @@ def project_file(project: Path) -> Path | None:
         return own
     shared = project / "pyproject.toml"
     return shared if has_pyproject_table(shared) else None
+
+
+def shadowed_file(project: Path) -> Path | None:
+    """Return the ``pyproject.toml`` whose settings are not read because a ``colab-bridge.toml`` stands beside it.
+
+    Raises:
+        UserError: ``pyproject.toml`` mentions us and is not valid TOML.
+    """
+    pyproject = project / "pyproject.toml"
+    return pyproject if (project / "colab-bridge.toml").exists() and has_pyproject_table(pyproject) else None
 
 
 def has_pyproject_table(path: Path) -> bool:

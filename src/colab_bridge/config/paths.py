@@ -79,6 +79,9 @@ class Paths:
             UserError: A folder cannot be made, is a file, belongs to somebody else (POSIX), or is open to others and
                 cannot be closed.
         """
+        if self.home is not None and not self.home.exists():
+            # One that exists is left as it is: somebody may have named a folder that others use too.
+            _ensure_private(self.home)
         for folder in (self.config_dir, self.state_dir, self.cache_dir, self.runtime_dir):
             _ensure_private(folder)
 

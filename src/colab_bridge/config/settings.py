@@ -71,7 +71,7 @@ class Resolved:
     user_file: Path
     project_file: Path | None
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Return all keys: those of the product and those of each configured runtime."""
         names = sorted(self.settings.runtimes)
         return [*KEYS, *(f"runtimes.{name}.{field}" for name in names for field in RUNTIME_KEYS)]
@@ -91,11 +91,11 @@ class Resolved:
         Raises:
             UserError: there is no such key.
         """
-        info = _require(key)
+        default = _require(key)
         value: Any = self.settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
-        return info if value is None else value
+        return default if value is None else value
 
     def shown(self, key: str) -> Scalar:
         """Return the value of a key as people may see it: a secret that is set becomes ``***``."""
@@ -199,6 +199,7 @@ def _description(key: str) -> str:
 
 
 def _require(key: str) -> Scalar:
+    """Return the default of a key that must exist."""
     info = key_info(key)
     if info is None:
         raise UserError(f"unknown setting '{printable(key)}'", hint=unknown_key_hint(key), code="CB-USER-CONFIG")
