@@ -1,14 +1,17 @@
 """The numbered record of everything that passed for one kernel.
 
 Whatever a viewer sees comes from here, so a viewer can vanish and come back with the number it saw last. An entry is in
-the page cache of the operating system when :meth:`MessageRecord.append` returns: killing the process loses nothing, while a power cut may
-lose the last seconds, since no entry waits for the disk. After a power cut numbers may therefore be given a second time.
+the page cache of the operating system when :meth:`MessageRecord.append` returns: killing the process loses nothing,
+while a power cut may lose the last seconds, since no entry waits for the disk. After a power cut numbers may therefore
+be given a second time.
 
-On disk the record is a folder (0700) of segment files (0600), see :mod:`colab_bridge.kernels.record_segment`. The oldest file
-goes when the whole exceeds its limit. What is damaged is skipped and leaves a gap in the numbers: a file with damage
-in the middle stays as it is and is never written again; one that is no segment at all is renamed to ``*.damaged``.
+On disk the record is a folder (0700) of segment files (0600), see :mod:`colab_bridge.kernels.record_segment`. The
+oldest file goes when the whole exceeds its limit. What is damaged is skipped and leaves a gap in the numbers: a file
+with damage in the middle stays as it is and is never written again; one that is no segment at all is renamed to
+``*.damaged``.
 
-While the disk cannot be written, entries go to a ring in memory and the numbers go on; see :attr:`MessageRecord.degraded`.
+While the disk cannot be written, entries go to a ring in memory and the numbers go on; see
+:attr:`MessageRecord.degraded`.
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ _LASTING = {errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.EACCES, errno.EPERM, e
 class MessageRecord:
     """Append-only log of one kernel's messages; made by :meth:`open`, used from one thread, the event loop's.
 
-    One process writes a record at a time (the daemon's lock sees to that). The files of a predecessor that was killed are
-    taken over.
+    One process writes a record at a time (the daemon's lock sees to that). The files of a predecessor that was killed
+    are taken over.
 
     Attributes:
         folder: Where it lives.
@@ -99,8 +102,8 @@ class MessageRecord:
     ) -> MessageRecord:
         """Create a record, or take over what a predecessor left.
 
-        Only the newest segment is checked now; the others are when they are first read. An entry that was being written when its writer
-        died is cut off. A folder that cannot be used is no error: the record is then :attr:`degraded`.
+        Only the newest segment is checked now; the others are when they are first read. An entry that was being written
+        when its writer died is cut off. A folder that cannot be used is no error: the record is then :attr:`degraded`.
 
         Args:
             folder: A folder of the record's own; made when absent.
@@ -191,7 +194,8 @@ class MessageRecord:
     def read(self, after: int, *, max_bytes: int = 256 * 1024, max_entries: int = 2000) -> list[Entry]:
         """Return the next entries in order.
 
-        Where numbers are missing, the first entry returned has a number larger than ``after + 1``, or a number within the list jumps.
+        Where numbers are missing, the first entry has a number larger than ``after + 1``; within one list they never
+        jump.
 
         Args:
             after: Number of the last entry that the caller has; 0 for none.
@@ -378,7 +382,7 @@ class MessageRecord:
         return None
 
     def _read_segment(self, segment: SegmentFile, after: int, max_bytes: int, max_entries: int) -> list[Entry]:
-        """Read from one segment; an empty list means that it holds nothing behind ``after``, or is out of the record now."""
+        """Read from one segment; an empty list means that it holds nothing behind ``after``, or has left the record."""
         rescanned = not segment.scanned
         while True:
             try:

@@ -1,7 +1,7 @@
 """The files that a message record consists of: their format, and how they are written, checked and read.
 
-A segment is a file named by the number of its first entry. It starts with 8 fixed bytes and 8 random ones, its *salt*, and
-goes on with entries::
+A segment is a file named by the number of its first entry. It starts with 8 fixed bytes and 8 random ones, its *salt*,
+and goes on with entries::
 
     4 bytes   marker: first half of the salt
     4 bytes   length of the body
@@ -11,11 +11,13 @@ goes on with entries::
     4 bytes   CRC-32 of the 28 bytes above and the body, started with the CRC-32 of the salt
     the body
 
-All integers are little-endian. The salt is there because bodies are what foreign code prints: without it, a kernel could
-print something that looks like an entry, and a search for the next intact entry behind damaged bytes would believe it.
+All integers are little-endian. The salt is there because bodies are what foreign code prints: without it, a kernel
+could print something that looks like an entry, and a search for the next intact entry behind damaged bytes would
+believe it.
 
-Numbers go up by one from entry to entry; where some are missing (damage), a new :class:`Run` starts. Only every 64th entry, or
-one in 64 KiB, is remembered by its offset, so the index of a segment costs a few kilobytes however small its entries are.
+Numbers go up by one from entry to entry; where some are missing (damage), a new :class:`Run` starts. Only every 64th
+entry, or one in 64 KiB, is remembered by its offset, so the index of a segment costs a few kilobytes however small its
+entries are.
 """
 
 from __future__ import annotations
@@ -302,7 +304,8 @@ class SegmentWriter:
         """Write one entry and return its size in bytes, header included.
 
         Raises:
-            OSError: it could not be written; the file ends where it ended before, or has bytes behind its end that a later
+            OSError: it could not be written; the file ends where it ended before, or has bytes behind its end that a
+            later
                 scan ignores.
         """
         checked = _CHECKED.pack(self._marker, length, seq, time_s, kind)
@@ -381,42 +384,50 @@ def _intact_entries(
     file: BinaryIO, size_bytes: int, salt: bytes, low: int, limit: int | None
 ) -> Iterator[tuple[int, int, int]]:
     """Yield number, offset and size of each intact entry with numbers that rise from ``low``."""
-    position = FILE_HEADER_BYTES
     high = limit if limit is not None else 1 << 63
-    seed = zlib.crc32(salt)
-    while position < size_bytes:
-        found = _check_entry(file, position, size_bytes, salt[:4], seed, low, high)
-        if found is None:
-            position = _find_marker(file, position + 1, salt[:4])
+    marker, seed = salt[:4], zlib.crc32(salt)
+    position, base, block = FILE_HEADER_BYTES, 0, memoryview(b"")
+    while position + ENTRY_HEADER_BYTES <= size_bytes:
+        at = position - base
+        if at + ENTRY_HEADER_BYTES > len(block):
+            at, base, block = 0, position, _block_at(file, position)
+            if len(block) < ENTRY_HEADER_BYTES:
+                return
+        found, length, seq, _, kind, crc = _ENTRY.unpack_from(block, at)
+        size = ENTRY_HEADER_BYTES + length
+        good = found == marker and kind < len(_KINDS) and low <= seq < high and position + size <= size_bytes
+        if good:
+            if at and at + size > len(block):
+                at, base, block = 0, position, _block_at(file, position)
+            actual = zlib.crc32(block[at : at + _CHECKED.size], seed)
+            actual = zlib.crc32(block[at + ENTRY_HEADER_BYTES : at + size], actual)
+            good = crc == _crc_behind(file, base + len(block), position + size, actual)
+        if good:
+            yield seq, position, size
+            low = seq + 1
+            position += size
+        else:
+            position = _find_marker(file, position + 1, marker)
             if position < 0:
                 return
-            continue
-        seq, size = found
-        yield seq, position, size
-        low = seq + 1
-        position += size
 
 
-def _check_entry(
-    file: BinaryIO, position: int, size_bytes: int, marker: bytes, seed: int, low: int, high: int
-) -> tuple[int, int] | None:
-    if file.tell() != position:
+def _block_at(file: BinaryIO, position: int) -> memoryview:
+    file.seek(position)
+    return memoryview(file.read(_BLOCK_BYTES))
+
+
+def _crc_behind(file: BinaryIO, position: int, end: int, crc: int) -> int:
+    """Go on with a checksum over what lies between two offsets; nothing to do when ``end`` comes first."""
+    if position < end:
         file.seek(position)
-    header = file.read(ENTRY_HEADER_BYTES)
-    if len(header) < ENTRY_HEADER_BYTES:
-        return None
-    found, length, seq, _, kind, crc = _ENTRY.unpack(header)
-    size = ENTRY_HEADER_BYTES + length
-    if found != marker or kind >= len(_KINDS) or not low <= seq < high or position + size > size_bytes:
-        return None
-    actual = zlib.crc32(header[: _CHECKED.size], seed)
-    while length > 0:
-        block = file.read(min(length, _BLOCK_BYTES))
+    while position < end:
+        block = file.read(min(end - position, _BLOCK_BYTES))
         if not block:
-            return None
-        actual = zlib.crc32(block, actual)
-        length -= len(block)
-    return (seq, size) if actual == crc else None
+            return -1
+        crc = zlib.crc32(block, crc)
+        position += len(block)
+    return crc
 
 
 def _find_marker(file: BinaryIO, position: int, marker: bytes) -> int:

@@ -17,7 +17,8 @@ __all__ = ["open_database", "translated"]
 
 # Files that SQLite keeps beside the database; they belong to it and move with it.
 _COMPANIONS = ("-wal", "-shm", "-journal")
-# One process writes; this bounds the wait for a predecessor that is just dying, or for a curious user with a sqlite3 shell.
+# One process writes; this bounds the wait for a predecessor that is just dying, or for a curious user with a sqlite3
+# shell.
 _BUSY_TIMEOUT_S = 5.0
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 

@@ -145,8 +145,8 @@ def run_from_row(row: sqlite3.Row) -> Run:
 def text_in(text: str) -> str | bytes:
     """Return what SQLite can store for a text.
 
-    A path on Linux may hold bytes that are no UTF-8, which Python shows as lone surrogates and SQLite's text cannot hold; such a text becomes
-    a blob. Equal texts give equal values, so they can be looked up.
+    A path on Linux may hold bytes that are no UTF-8, which Python shows as lone surrogates and SQLite's text cannot
+    hold; such a text becomes a blob. Equal texts give equal values, so they can be looked up.
     """
     try:
         text.encode()

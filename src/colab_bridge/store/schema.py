@@ -1,7 +1,7 @@
 """The tables, as a list of steps from each version to the next.
 
-A step is never changed once a version with it was published: a new one is added at the end. The number of steps that a file has seen
-is its ``user_version``.
+A step is never changed once a version with it was published: a new one is added at the end. The number of steps that a
+file has seen is its ``user_version``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             created_at REAL NOT NULL
         )""",
         "CREATE INDEX kernels_by_session ON kernels (session)",
-        # No reference to the session: a run stays listed after its session has gone, which is why it has a project of its own.
+        # No reference to the session: a run stays listed after its session has gone, hence a project of its own.
         """CREATE TABLE runs (
             id TEXT NOT NULL PRIMARY KEY,
             session TEXT NOT NULL,

@@ -33,9 +33,10 @@ _MAX_NOTICES = 50
 class Store:
     """The state database; made by :meth:`open`, used from one thread, the event loop's.
 
-    Each call is one transaction, and what it wrote survives a kill of the process when it returns. A power cut may take back the last
-    calls, never damage the file. Calls raise :class:`~colab_bridge.errors.TransientError` when the disk is full or the file is locked for
-    more than 5 s, and :class:`~colab_bridge.errors.InternalError` when it was damaged while in use.
+    Each call is one transaction, and what it wrote survives a kill of the process when it returns. A power cut may take
+    back the last calls, never damage the file. Calls raise :class:`~colab_bridge.errors.TransientError` when the disk
+    is full or the file is locked for more than 5 s, and :class:`~colab_bridge.errors.InternalError` when it was damaged
+    while in use.
 
     Attributes:
         path: The file.
@@ -118,8 +119,8 @@ class Store:
 
         Args:
             run: The run.
-            project: Absolute path of its project. When omitted, the one that is stored with the run stays, else its session's is taken, else it is
-                empty.
+            project: Absolute path of its project. When omitted, the one that is stored with the run stays, else its
+                session's is taken, else it is empty.
         """
         row = run_to_row(run)
         row["project"] = self._project_of(run) if project is None else text_in(project)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 import tracemalloc
@@ -13,6 +12,9 @@ import pytest
 
 from colab_bridge.errors import TransientError
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
+
+if sys.platform != "win32":
+    import resource
 
 MIB = 1024 * 1024
 
@@ -157,12 +159,10 @@ def test_a_body_too_long_for_the_format_is_refused(tmp_path: Path) -> None:
     assert record.next_seq == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the limit on open files is POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="the limit on open files is POSIX")
 def test_running_out_of_descriptors_loses_nothing(tmp_path: Path) -> None:
     record = MessageRecord.open(tmp_path / "r")
     bodies = fill(record, 3)
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

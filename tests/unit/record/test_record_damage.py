@@ -99,7 +99,9 @@ def test_damage_that_happens_while_the_record_is_open_is_skipped(tmp_path: Path)
     assert seqs(record)[-1] == 11
 
 
-def test_a_file_that_is_no_segment_is_kept_under_another_name_and_its_numbers_are_not_used_again(tmp_path: Path) -> None:
+def test_a_file_that_is_no_segment_is_renamed_and_its_numbers_are_not_used_again(
+    tmp_path: Path,
+) -> None:
     fill(tmp_path, 10)
     path = files(tmp_path)[0]
     junk = os.urandom(path.stat().st_size)
@@ -144,7 +146,7 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_body_that_looks_like_an_entry_is_not_taken_for_one(tmp_path: Path) -> None:
-    """Entries copied from another record, printed by a kernel, must not appear once the entry around them is damaged."""
+    """Entries of another record that a kernel prints must not appear once the entry around them is damaged."""
     fill(tmp_path / "other", 5)
     forged = files(tmp_path / "other")[0].read_bytes()[FILE_HEADER_BYTES:]
     record = MessageRecord.open(tmp_path / "mine")
