@@ -31,7 +31,7 @@ from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.service import SessionService
-from colab_bridge.store.database import Store
+from colab_bridge.store.store import Store
 from colab_bridge.wire.message import RawMessage
 
 __all__ = ["RunService"]

@@ -20,7 +20,7 @@ from colab_bridge.kernels.upstream_ws import WebSocketUpstream
 from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.ports.clock import Clock
-from colab_bridge.store.database import Store
+from colab_bridge.store.store import Store
 
 __all__ = ["KernelPool"]
 

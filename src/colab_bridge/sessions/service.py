@@ -20,7 +20,7 @@ from colab_bridge.ports.clock import Clock
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.targets import Target, choose_target, session_slug, unique_name
-from colab_bridge.store.database import Store
+from colab_bridge.store.store import Store
 
 __all__ = ["SessionService"]
 
