@@ -18,6 +18,7 @@ from pathlib import Path
 __all__ = [
     "ProcessId",
     "descendants",
+    "find_by_argument",
     "identify",
     "is_alive",
     "spawn_detached",
@@ -149,6 +150,25 @@ def descendants(process: ProcessId) -> list[ProcessId]:
     except psutil.Error:
         return []
     return [known for child in children if (known := identify(child.pid)) is not None]
+
+
+def find_by_argument(start: str) -> list[ProcessId]:
+    """Return all processes with an argument that starts with a text, and everything below them.
+
+    Args:
+        start: Long and unique, such as the path of a folder of ours.
+    """
+    import psutil  # here for the reason given in _identify_psutil
+
+    found: dict[int, ProcessId] = {}
+    for process in psutil.process_iter():
+        try:
+            if any(argument.startswith(start) for argument in process.cmdline()):
+                known = identify(process.pid)
+                found.update({each.pid: each for each in ([known, *descendants(known)] if known else [])})
+        except psutil.Error:
+            continue
+    return list(found.values())
 
 
 def wait_gone(processes: Sequence[ProcessId], timeout_s: float) -> list[ProcessId]:

@@ -33,6 +33,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge._util.process import (
     ProcessId,
     descendants,
+    find_by_argument,
     identify,
     is_alive,
     spawn_detached,
@@ -101,8 +102,7 @@ class LocalProvider:
         folder = self._folder / runtime_id
         root = self._root(request)
         try:
-            token = _prepare(folder, root, port, python.path)
-            server = await _start(folder, token)
+            server = await _launch(folder, root, port, python.path)
         except OSError as error:
             raise UserError(
                 f"cannot start a local runtime: {error.strerror or error}",
@@ -261,15 +261,18 @@ def _prepare(folder: Path, root: Path, port: int, python: str) -> str:
     return token
 
 
-async def _start(folder: Path, token: str) -> _Server:
-    """Start the server and wait for its answer; on any failure nothing of it is left running."""
-    started = await to_thread.run_sync(_spawn, folder)
+async def _launch(folder: Path, root: Path, port: int, python: str) -> _Server:
+    """Start a server and wait for its answer; on any failure nothing of it is left, but for its log."""
+    started: ProcessId | None = None
     try:
+        token = _prepare(folder, root, port, python)
+        started = await to_thread.run_sync(_spawn, folder)
         server = await _wait_ready(folder, started, token)
         await _check(server)
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await terminate_async(started, _GRACE_S, tree=True)
+            if started is not None:
+                await terminate_async(started, _GRACE_S, tree=True)
             await to_thread.run_sync(_remove_failed, folder)
         raise
     return server
@@ -299,13 +302,18 @@ async def _wait_ready(folder: Path, started: ProcessId, token: str) -> _Server:
         if server is not None:
             return server
         if not is_alive(started):
-            word = _last_word(folder / "server.log")
-            raise UserError(f"the local runtime did not start: {word}", hint=f"read its log: {_failed_log(folder)}")
+            raise _start_error(folder)
         # The server tells of its start by a file only.
         await anyio.sleep(_POLL_S)
     raise TransientError(
         f"the local runtime did not answer within {_START_TIMEOUT_S:.0f} s", hint=f"read its log: {_failed_log(folder)}"
     )
+
+
+def _start_error(folder: Path) -> UserError:
+    word = _last_word(folder / "server.log")
+    fix = "give another port, or none for any that is free" if re.search(r"\bport \d", word) else "read its log"
+    return UserError(f"the local runtime did not start: {word}", hint=f"{fix}: {_failed_log(folder)}")
 
 
 def _read_info(folder: Path, token: str) -> _Server | None:
@@ -358,13 +366,14 @@ async def _check(server: _Server) -> None:
 
 
 async def _stop(server: _Server) -> None:
-    # What kernels have started does not end with them; afterwards nobody could tell whose it was.
+    # What kernels have started does not end with them; afterwards nobody could tell whose it was. Where the server was
+    # killed, its kernels are known by their connection file.
     below = await to_thread.run_sync(descendants, server.process)
     if is_alive(server.process):
         await _ask_to_stop(server)
         await to_thread.run_sync(wait_gone, [server.process], _STOP_TIMEOUT_S)
-    await terminate_async(server.process, _GRACE_S, tree=True)
-    await to_thread.run_sync(terminate_all, below, _GRACE_S)
+    left = [server.process, *below, *await to_thread.run_sync(find_by_argument, str(server.folder / "runtime"))]
+    await to_thread.run_sync(terminate_all, left, _GRACE_S)
 
 
 async def _ask_to_stop(server: _Server) -> None:

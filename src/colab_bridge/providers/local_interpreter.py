@@ -19,7 +19,8 @@ __all__ = ["InterpreterCache", "KernelPython", "choose_interpreter", "kernelspec
 
 _CHECK_TIMEOUT_S = 20.0  # a cold import of ipykernel from a slow disk
 _CREATE_NO_WINDOW = 0x08000000  # Windows API; subprocess defines the name on Windows only
-_CHECK = "import sys, ipykernel, zmq; print(sys.prefix); print(*[p for p in sys.path if p], sep='\\n')"
+_ANSWER = "it runs kernels"  # also /bin/true ends with 0 when it is given this code
+_CHECK = f"import sys, ipykernel, zmq; print({_ANSWER!r}); print(*[p for p in sys.path if p], sep='\\n')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,10 @@ def _ask(python: Path) -> tuple[bool, list[str]]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False, []
-    folders = done.stdout.decode("utf-8", "replace").splitlines()[1:] if done.returncode == 0 else []
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    if done.returncode != 0 or lines[:1] != [_ANSWER]:
+        return False, []
+    folders = lines[1:]
     return done.returncode == 0, [
         folder for folder in folders if "site-packages" in folder or "dist-packages" in folder
     ]

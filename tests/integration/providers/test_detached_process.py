@@ -75,7 +75,8 @@ def test_a_detached_process_outlives_its_maker(spawn: Spawner) -> None:
         " env=dict(os.environ), log_path=Path(sys.argv[1]) / 'log')\n"
         "print(p.pid, p.create_time, flush=True); os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", maker, str(spawn.folder)], capture_output=True, text=True, timeout=30)
+    argv = [sys.executable, "-c", maker, str(spawn.folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     pid, create_time = done.stdout.split()
     process = ProcessId(pid=int(pid), create_time=float(create_time))
     spawn.started.append(process)

@@ -23,7 +23,7 @@ from colab_bridge.providers.local import LocalProvider
 
 pytestmark = pytest.mark.anyio
 CASES = ["local", "local-isolated", "jupyter"]
-TOKEN = "a-token-of-the-test"  # noqa: S105
+TOKEN = "a-token-of-the-test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     project.mkdir()
     folder = tmp_path / "provider"
     options: dict[str, Any] = {"python": sys.executable}
-    make: Callable[[], RuntimeProvider] = lambda: LocalProvider(folder)  # noqa: E731
+    make: Callable[[], RuntimeProvider] = lambda: LocalProvider(folder)
     if request.param == "local-isolated":
         options["isolated"] = True
     if request.param == "jupyter":
         options = {"url": request.getfixturevalue("foreign_server")}
-        make = lambda: JupyterProvider(folder)  # noqa: E731
+        make = lambda: JupyterProvider(folder)
     return Case(make=make, request=RuntimeRequest(session="s1", project=str(project), options=options))
 
 
