@@ -1,181 +1,234 @@
-"""Folds iopub messages into the outputs of notebook cells. Pure.
+"""Folds the iopub messages of a cell into nbformat 4.5 outputs, the way nbclient does. Pure.
 
-Source: the notebook format 4.5, "Code cell outputs"; Jupyter messaging protocol 5.4, "Messages on the IOPub channel".
+Source: Jupyter messaging protocol 5.4, "Messages on the IOPub channel"; the notebook format 4.5; nbclient's
+``NotebookClient.process_message``. Unlike nbclient, streams of one name that follow each other become one output, as in
+every front end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from colab_bridge.wire.terminal_text import collapse_carriage_returns, collapse_open_line
 
 __all__ = ["CellOutputs", "DisplayRegistry", "collapse_carriage_returns"]
 
 Output = dict[str, Any]
 
+#: Characters of a stream that are collected before they are joined: few joins, and few small strings in memory.
+_JOIN_AT = 65_536
+
 
 class DisplayRegistry:
-    """Which outputs of a notebook carry which ``display_id``."""
+    """Where each ``display_id`` of a notebook is shown, across its cells."""
 
     def __init__(self) -> None:
-        self._places: dict[str, list[Output]] = {}
+        self._shown: dict[str, list[tuple[CellOutputs, Output]]] = {}
 
-    def add(self, display_id: str, output: Output) -> None:
-        """Remember an output under its id."""
-        self._places.setdefault(display_id, []).append(output)
+    def add(self, display_id: str, cell: CellOutputs, output: Output) -> None:
+        """Remember that an output of a cell shows this display."""
+        self._shown.setdefault(display_id, []).append((cell, output))
 
-    def update(self, display_id: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-        """Give every output with this id new content; False when there is none."""
-        places = self._places.get(display_id, [])
-        for output in places:
+    def update(self, display_id: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[CellOutputs]:
+        """Give new data to every output that shows a display.
+
+        Returns:
+            The cells that changed, each once.
+        """
+        changed: dict[int, CellOutputs] = {}
+        for cell, output in self._shown.get(display_id, ()):
             output["data"] = dict(data)
             output["metadata"] = dict(metadata)
-        return bool(places)
+            changed[id(cell)] = cell
+        for cell in changed.values():
+            cell.version += 1
+        return list(changed.values())
+
+    def forget(self, display_ids: Iterable[str], cell: CellOutputs) -> None:
+        """Remove a cell's outputs from these displays."""
+        for display_id in display_ids:
+            left = [entry for entry in self._shown.get(display_id, ()) if entry[0] is not cell]
+            if left:
+                self._shown[display_id] = left
+            else:
+                self._shown.pop(display_id, None)
+
+
+class _Stream:
+    """Text of one stream output, in pieces; ``_open`` begins at the start of a line when lines are collapsed."""
+
+    __slots__ = ("_collapse", "_done", "_join_at", "_open", "_open_size", "name")
+
+    def __init__(self, name: str, *, collapse: bool) -> None:
+        self.name = name
+        self._collapse = collapse
+        self._done: list[str] = []
+        self._open: list[str] = []
+        self._open_size = 0
+        self._join_at = _JOIN_AT
+
+    def append(self, text: str) -> None:
+        self._open.append(text)
+        self._open_size += len(text)
+        if self._open_size > self._join_at:
+            self._join()
+
+    def _join(self) -> None:
+        text = "".join(self._open)
+        self._open.clear()
+        self._open_size = 0
+        if not self._collapse:
+            self._done.append(text)
+            return
+        head, newline, line = text.rpartition("\n")
+        if newline:
+            self._done.append(collapse_carriage_returns(head) + newline)
+        line = collapse_open_line(line)
+        self._open.append(line)
+        self._open_size = len(line)
+        # Twice a long line before it is looked at again, so that a line of n characters costs O(n).
+        self._join_at = max(_JOIN_AT, 2 * len(line))
+
+    def as_output(self) -> Output:
+        self._join()
+        self._done = ["".join(self._done)]
+        text = self._done[0] + collapse_carriage_returns("".join(self._open))
+        return {"output_type": "stream", "name": self.name, "text": text}
 
 
 class CellOutputs:
-    """The outputs of one cell.
+    """The outputs of one cell, built up message by message.
 
     Args:
         registry: Shared by the cells of a notebook.
         collapse_progress: Keep only what a terminal would show of lines that were overwritten by ``\\r``.
+        outputs: nbformat outputs to begin with.
+
+    Attributes:
+        execution_count: The number in the brackets, None while unknown.
+        version: Grows with every change of the outputs, also when another cell updates a display of this one.
     """
 
-    def __init__(self, registry: DisplayRegistry, *, collapse_progress: bool = False) -> None:
+    def __init__(
+        self, registry: DisplayRegistry, *, collapse_progress: bool = False, outputs: Sequence[Output] = ()
+    ) -> None:
+        self.execution_count: int | None = None
+        self.version = 0
         self._registry = registry
         self._collapse = collapse_progress
-        self._outputs: list[Output] = []
-        self._texts: dict[int, list[str]] = {}
-        self._clear_next = False
-        self.execution_count: int | None = None
+        self._outputs: list[Output | _Stream] = []
+        self._display_ids: set[str] = set()
+        self._clear_before_next = False
+        for output in outputs:
+            self._load(output)
 
     @property
     def outputs(self) -> list[Output]:
-        """The outputs as nbformat has them; the list and its members are a copy, their data is not."""
-        found = []
-        for output in self._outputs:
-            parts = self._texts.get(id(output))
-            if parts is not None:
-                text = "".join(parts)
-                # Joined once: the next call finds one part, so many small pieces cost linear time.
-                parts[:] = [collapse_carriage_returns(text) if self._collapse else text]
-                output["text"] = parts[0]
-            found.append(dict(output))
-        return found
+        """The outputs as nbformat has them, ready for JSON; a new list of new dictionaries."""
+        return [output.as_output() if isinstance(output, _Stream) else dict(output) for output in self._outputs]
 
-    def apply(self, msg_type: str, content: Mapping[str, Any]) -> bool:
-        """Take in one iopub message.
+    def apply(self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[bytes] = ()) -> bool:
+        """Take in one iopub message of the cell's request.
 
         Args:
-            msg_type: Its type; other types than outputs are ignored.
-            content: Its content, not trusted.
+            msg_type: Messages that are no outputs change nothing.
+            content: From a kernel; what makes no sense in it is left out.
+            buffers: Outputs have none; accepted so that messages can be passed on as they are.
 
         Returns:
-            Whether something that a notebook stores has changed.
+            Whether outputs changed, of this cell or by a display update of another one.
         """
-        if msg_type in ("execute_input", "execute_result"):
-            count = content.get("execution_count")
-            self.execution_count = count if isinstance(count, int) else self.execution_count
-            if msg_type == "execute_input":
-                return True
-        if msg_type == "clear_output":
-            return self._clear(wait=content.get("wait") is True)
-        if msg_type == "update_display_data":
-            display_id = _display_id(content)
-            return display_id is not None and self._registry.update(display_id, *_bundle(content))
+        count = content.get("execution_count")
+        if isinstance(count, int) and not isinstance(count, bool):
+            self.execution_count = count
         if msg_type == "stream":
-            return self._stream(content)
-        output = _output(msg_type, content)
-        if output is None:
+            return self._add_stream(content)
+        if msg_type == "clear_output":
+            return self._clear(wait=bool(content.get("wait")))
+        if msg_type == "error":
+            self._append(_error_output(content))
+            return True
+        if msg_type in ("display_data", "execute_result", "update_display_data"):
+            return self._add_bundle(msg_type, content)
+        return False
+
+    def _add_stream(self, content: Mapping[str, Any]) -> bool:
+        text, name = content.get("text"), content.get("name")
+        if not isinstance(text, str) or not isinstance(name, str):
             return False
-        self._add(output)
-        display_id = _display_id(content)
-        if display_id is not None:
-            self._registry.add(display_id, output)
-            if msg_type == "display_data":
-                # A display with a known id updates the earlier ones too, as front ends do.
-                self._registry.update(display_id, output["data"], output["metadata"])
+        self._run_delayed_clear()
+        last = self._outputs[-1] if self._outputs else None
+        if not isinstance(last, _Stream) or last.name != name:
+            last = _Stream(name, collapse=self._collapse)
+            self._outputs.append(last)
+        last.append(text)
+        self.version += 1
         return True
+
+    def _add_bundle(self, msg_type: str, content: Mapping[str, Any]) -> bool:
+        raw_data, raw_metadata, transient = content.get("data"), content.get("metadata"), content.get("transient")
+        if not isinstance(raw_data, dict):
+            return False
+        data = {mime: value for mime, value in raw_data.items() if _is_valid(mime, value)}
+        metadata = raw_metadata if isinstance(raw_metadata, dict) else {}
+        display_id = transient.get("display_id") if isinstance(transient, dict) else None
+        known = isinstance(display_id, str) and bool(display_id)
+        changed = bool(self._registry.update(display_id, data, metadata)) if known else False
+        if msg_type == "update_display_data":
+            return changed
+        output: Output = {"output_type": msg_type, "data": data, "metadata": metadata}
+        if msg_type == "execute_result":
+            output["execution_count"] = self.execution_count
+        self._append(output)
+        if known:
+            self._display_ids.add(display_id)
+            self._registry.add(display_id, self, output)
+        return True
+
+    def _append(self, output: Output) -> None:
+        self._run_delayed_clear()
+        self._outputs.append(output)
+        self.version += 1
 
     def _clear(self, *, wait: bool) -> bool:
-        if wait:
-            self._clear_next = True
+        self._clear_before_next = wait
+        if wait or not self._outputs:
             return False
-        self._drop_all()
-        return True
-
-    def _drop_all(self) -> None:
-        self._clear_next = False
         self._outputs.clear()
-        self._texts.clear()
-
-    def _add(self, output: Output) -> None:
-        if self._clear_next:
-            self._drop_all()
-        self._outputs.append(output)
-
-    def _stream(self, content: Mapping[str, Any]) -> bool:
-        text = content.get("text")
-        if not isinstance(text, str) or not text:
-            return False
-        name = "stderr" if content.get("name") == "stderr" else "stdout"
-        if self._clear_next:
-            self._drop_all()
-        last = self._outputs[-1] if self._outputs else None
-        if last is None or last["output_type"] != "stream" or last["name"] != name:
-            last = {"output_type": "stream", "name": name, "text": ""}
-            self._outputs.append(last)
-            self._texts[id(last)] = []
-        self._texts[id(last)].append(text)
+        self._registry.forget(self._display_ids, self)
+        self._display_ids.clear()
+        self.version += 1
         return True
 
+    def _run_delayed_clear(self) -> None:
+        if self._clear_before_next:
+            self._clear(wait=False)
 
-def _output(msg_type: str, content: Mapping[str, Any]) -> Output | None:
-    if msg_type == "error":
-        lines = content.get("traceback")
-        return {
-            "output_type": "error",
-            "ename": str(content.get("ename", "")),
-            "evalue": str(content.get("evalue", "")),
-            "traceback": [str(line) for line in lines] if isinstance(lines, list) else [],
-        }
-    if msg_type not in ("display_data", "execute_result"):
-        return None
-    data, metadata = _bundle(content)
-    output: Output = {"output_type": msg_type, "data": dict(data), "metadata": dict(metadata)}
-    if msg_type == "execute_result":
-        count = content.get("execution_count")
-        output["execution_count"] = count if isinstance(count, int) else None
-    return output
+    def _load(self, output: Output) -> None:
+        text, name = output.get("text"), output.get("name")
+        if output.get("output_type") != "stream" or not isinstance(name, str):
+            self._outputs.append(output)
+            return
+        stream = _Stream(name, collapse=self._collapse)
+        stream.append("".join(str(line) for line in text) if isinstance(text, list) else str(text or ""))
+        self._outputs.append(stream)
 
 
-def _bundle(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    data, metadata = content.get("data"), content.get("metadata")
-    return (data if isinstance(data, Mapping) else {}, metadata if isinstance(metadata, Mapping) else {})
+def _error_output(content: Mapping[str, Any]) -> Output:
+    ename, evalue, traceback = content.get("ename"), content.get("evalue"), content.get("traceback")
+    return {
+        "output_type": "error",
+        "ename": ename if isinstance(ename, str) else "",
+        "evalue": evalue if isinstance(evalue, str) else "",
+        "traceback": [line for line in traceback if isinstance(line, str)] if isinstance(traceback, list) else [],
+    }
 
 
-def _display_id(content: Mapping[str, Any]) -> str | None:
-    transient = content.get("transient")
-    value = transient.get("display_id") if isinstance(transient, Mapping) else None
-    return value if isinstance(value, str) else None
-
-
-def collapse_carriage_returns(text: str) -> str:
-    """Return what a terminal would show of a text in which ``\\r`` goes back to the start of the line.
-
-    A ``\\r`` that is the last character of the text, or that stands before a line's end, is kept in its effect: later text
-    may still overwrite the line, so the open last line keeps one leading ``\\r``-free version and its ``\\r``.
-    """
-    if "\r" not in text:
-        return text
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(_shown(line, last=index == len(lines) - 1) for index, line in enumerate(lines))
-
-
-def _shown(line: str, *, last: bool) -> str:
-    if "\r" not in line:
-        return line
-    shown = ""
-    for part in line.split("\r"):
-        shown = part + shown[len(part) :]
-    # An open line that ends in a carriage return must go on overwriting when the next piece comes.
-    return shown + "\r" if last and line.endswith("\r") else shown
+def _is_valid(mime: Any, value: Any) -> bool:
+    """Whether nbformat's schema allows the value: any JSON for JSON types, else a text or a list of texts."""
+    if not isinstance(mime, str):
+        return False
+    if mime == "application/json" or (mime.startswith("application/") and mime.endswith("+json")):
+        return True
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(line, str) for line in value))
