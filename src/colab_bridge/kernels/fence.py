@@ -208,7 +208,9 @@ def _raises_counter(message: RawMessage) -> bool:
     if message.msg_type != "execute_request":
         return False
     content = message.content_fields()
-    return not content.get("silent", False) and bool(content.get("store_history", True))
+    code = content.get("code")
+    blank = not isinstance(code, str) or not code.strip()  # IPython does not count those
+    return not blank and not content.get("silent", False) and bool(content.get("store_history", True))
 
 
 def _counter_of(message: RawMessage) -> int | None:

@@ -55,7 +55,16 @@ _LIMIT_TEXTS = ("IOPub data rate exceeded.", "IOPub message rate exceeded.")
 #: The server's notice has about 450 characters; longer stream messages are never parsed.
 _MAX_NOTICE_BYTES = 2_000
 _OUTPUT_TYPES = frozenset(
-    {"stream", "display_data", "update_display_data", "execute_result", "error", "clear_output", "comm_msg", "comm_open"}
+    {
+        "stream",
+        "display_data",
+        "update_display_data",
+        "execute_result",
+        "error",
+        "clear_output",
+        "comm_msg",
+        "comm_open",
+    }
 )
 
 
@@ -65,6 +74,7 @@ class LinkEnd(StrEnum):
     CLOSED = "closed"  # the server said goodbye with a close frame
     BROKEN = "broken"  # reset or end of stream without a close frame
     SILENT = "silent"  # nothing came for longer than the ping timeout: a black hole
+    GONE = "gone"  # the server does not have the kernel any more; nothing follows
     FAILED = "failed"  # we hung up, because what came violates the protocol
 
 
@@ -109,7 +119,11 @@ def is_output(message: RawMessage) -> bool:
 
 def limit_notice(message: RawMessage) -> str:
     """Return why output was dropped when this message is the server's own notice of it; empty otherwise."""
-    if message.channel != "iopub" or len(message.content) > _MAX_NOTICE_BYTES or b"rate exceeded." not in message.content:
+    if (
+        message.channel != "iopub"
+        or len(message.content) > _MAX_NOTICE_BYTES
+        or b"rate exceeded." not in message.content
+    ):
         return ""
     if message.msg_type != "stream":
         return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -22,8 +23,6 @@ from colab_bridge.model.runtime import Endpoint
 from colab_bridge.wire.jupyter_ws import V1_SUBPROTOCOL
 
 __all__ = ["KernelSocket", "open_channels"]
-
-log = logging.getLogger(__name__)
 
 #: The close handshake is a courtesy; a dead link must not hold up the next one.
 CLOSE_TIMEOUT_S = 1.0
@@ -113,6 +112,7 @@ async def _verify_kernel(endpoint: Endpoint, kernel_id: str) -> None:
 
 async def _open(endpoint: Endpoint, path: str, timeout_s: float) -> KernelSocket:
     tls = tls_context(endpoint)
+    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:
         connection = await _Connect(
             ws_base_url(endpoint) + path,
@@ -126,7 +126,7 @@ async def _open(endpoint: Endpoint, path: str, timeout_s: float) -> KernelSocket
             proxy=None if is_loopback(endpoint) else True,
             logger=_quiet_logger(),
             create_connection=KernelSocket,
-            **({} if tls is None else {"ssl": tls}),
+            **options,
         )
     except InvalidStatus as error:
         raise _refusal(endpoint, error.response.status_code) from None  # the exception holds the response's cookies
@@ -157,8 +157,8 @@ def _strange(endpoint: Endpoint, status: int) -> TransientError:
 
 def _quiet_logger() -> logging.Logger:
     """Return a logger without debug records: the library writes request headers, and so our token, into them."""
-    quiet = logging.Logger("colab_bridge.kernels.websocket", logging.WARNING)
-    quiet.parent = log
+    quiet = logging.getLogger(f"{__name__}.handshake")
+    quiet.setLevel(logging.WARNING)
     return quiet
 
 

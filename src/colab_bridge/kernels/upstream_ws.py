@@ -68,6 +68,10 @@ CLOSING_S = 2.0
 #: Bytes of an upload that must have been taken over during a ping's wait to count as a sign of life.
 UPLOAD_STEP_BYTES = 64 * 1024
 
+#: Seconds of a kernel's silence after which the server is asked whether it still has it, at first and at most.
+FIRST_CHECK_S = 3.0
+MAX_CHECK_S = 60.0
+
 #: Five a second keep 20,000 small outputs complete on a server with default limits.
 LIMIT_PING_INTERVAL_S = 0.2
 #: Unanswered pings after which we wait: the kernel's control thread is blocked, and more would only pile up.
@@ -113,7 +117,9 @@ class WebSocketUpstream:
         self._limit_told: str | None = None
         self._ping_numbers = itertools.count(1)
         self._unanswered_pings = 0
-        self._went_silent = False
+        self._went_silent = self._gone = False
+        self._said_at = self._sent_at = self._checked_at = float("-inf")
+        self._check_after_s = FIRST_CHECK_S
         self._told: tuple[LinkState, str] | None = None
 
     # -- the port --------------------------------------------------------------------------------------------
@@ -167,7 +173,9 @@ class WebSocketUpstream:
             else:
                 open_timeout_s = OPEN_TIMEOUT_S
                 last = await self._serve(endpoint, connection, events, gap)
-                self._tell(events, LinkState.RECONNECTING, last.text)
+                if last.end is LinkEnd.GONE:
+                    self._tell(events, LinkState.GONE, last.text)
+                    return
                 if last.lasted_s >= STABLE_S:
                     delays = self._backoff()
             await anyio.sleep(next(delays))
@@ -202,9 +210,7 @@ class WebSocketUpstream:
 
     # -- one connection --------------------------------------------------------------------------------------
 
-    async def _serve(
-        self, endpoint: Endpoint, connection: KernelSocket, events: UpstreamEvents, gap: str
-    ) -> _Ended:
+    async def _serve(self, endpoint: Endpoint, connection: KernelSocket, events: UpstreamEvents, gap: str) -> _Ended:
         """Carry messages until the connection ends, and say how it did."""
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -216,12 +222,15 @@ class WebSocketUpstream:
             self._tell(events, LinkState.CONNECTED, "")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, connection)
-                tasks.start_soon(self._watch, connection)
+                tasks.start_soon(self._watch, endpoint, connection)
                 if not endpoint.unlimited_output:
                     tasks.start_soon(self._keep_under_limit, connection)
                 end, text = await self._read(connection, events)
                 ended_at = loop.time()
                 tasks.cancel_scope.cancel()
+                # Said at once: what is sent from now on goes over the next connection.
+                if end is not LinkEnd.GONE:
+                    self._tell(events, LinkState.RECONNECTING, text)
         finally:
             with anyio.move_on_after(CLOSING_S, shield=True):
                 await connection.close()
@@ -248,18 +257,22 @@ class WebSocketUpstream:
                 events.gap("the server sent a message that cannot be read")
 
     def _receive(self, message: RawMessage, events: UpstreamEvents) -> None:
+        now = asyncio.get_running_loop().time()
+        self._said_at, self._check_after_s = now, FIRST_CHECK_S
         if is_ping_echo(message):
             if message.channel == "control":
                 self._unanswered_pings = max(0, self._unanswered_pings - 1)
             return
         if not self._busy.is_set() and is_output(message):
-            self._background_at = asyncio.get_running_loop().time()
+            self._background_at = now
         if (reason := limit_notice(message)) and message.parent_id != self._limit_told:
             self._limit_told = message.parent_id
             events.gap(reason)
         events.message(message)
 
     def _how_it_ended(self, error: ConnectionClosed) -> tuple[LinkEnd, str]:
+        if self._gone:
+            return LinkEnd.GONE, "the kernel does not exist on the server any more"
         if self._went_silent:
             return LinkEnd.SILENT, f"nothing came from the server for {self._ping_timeout:g} s"
         if error.rcvd is not None:
@@ -279,12 +292,13 @@ class WebSocketUpstream:
             self._queued_bytes -= _queue_size(message)
             data = encode(message, connection.subprotocol)
             self._written_bytes += len(data)
+            self._sent_at = asyncio.get_running_loop().time()
             try:
                 await connection.send(data)
             except ConnectionClosed:
                 return
 
-    async def _watch(self, connection: KernelSocket) -> None:
+    async def _watch(self, endpoint: Endpoint, connection: KernelSocket) -> None:
         """Cut a connection that shows no sign of life: no byte from the server, and none of ours taken over."""
         loop = asyncio.get_running_loop()
         while True:
@@ -292,12 +306,38 @@ class WebSocketUpstream:
             asked, taken = loop.time(), self._taken_bytes(connection)
             with anyio.move_on_after(self._ping_timeout):
                 await self._ping(connection)
+                if await self._kernel_is_gone(endpoint):
+                    self._gone = True
+                    connection.transport.abort()
+                    return
                 continue
             if connection.last_heard >= asked or self._taken_bytes(connection) - taken > UPLOAD_STEP_BYTES:
                 continue
             self._went_silent = True
             connection.transport.abort()
             return
+
+    async def _kernel_is_gone(self, endpoint: Endpoint) -> bool:
+        """Ask the server for the kernel when it owes us a word: a deleted kernel's WebSocket stays open and says nothing.
+
+        Asked ever less often while a kernel is busy and silent, and never while it is idle, because questions count as
+        activity on servers that stop themselves when nobody uses them.
+        """
+        now = asyncio.get_running_loop().time()
+        if not self._busy.is_set() and self._sent_at <= self._said_at:
+            return False
+        if now - max(self._said_at, self._sent_at, self._checked_at) < self._check_after_s:
+            return False
+        self._checked_at = now
+        self._check_after_s = min(self._check_after_s * 2, MAX_CHECK_S)
+        server = JupyterServer(endpoint)
+        try:
+            return await server.kernel(self._kernel_id) is None
+        except ColabBridgeError as error:
+            log.info("kernel not checked", extra={"kernel": self._kernel_id, "why": error.message})
+            return False
+        finally:
+            await server.aclose()
 
     def _taken_bytes(self, connection: KernelSocket) -> int:
         """Return how much the system has taken over from us so far; it grows while an upload makes progress."""

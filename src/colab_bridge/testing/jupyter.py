@@ -87,21 +87,25 @@ async def start_jupyter_server(
         home = Path(name)
         config = _write_config(home, root_dir, port, token, traits)
         log_path = home / "server.log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                [python, "-m", "jupyter_server", f"--config={config}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(home),
-                cwd=home,
-            )
+        process = await asyncio.to_thread(_start, python, config, log_path, home)
         try:
             child = JupyterChild(port=port, token=token, pid=process.pid, root_dir=root_dir, log_path=log_path)
             await _wait_until_up(child, process)
             yield child
         finally:
             await asyncio.to_thread(_end, process)
+
+
+def _start(python: str, config: Path, log_path: Path, home: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            [python, "-m", "jupyter_server", f"--config={config}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_environment(home),
+            cwd=home,
+        )
 
 
 def _free_port() -> int:

@@ -16,6 +16,7 @@ import contextlib
 import socket
 import struct
 from types import TracebackType
+from typing import Self
 
 __all__ = ["TcpRelay"]
 
@@ -49,7 +50,7 @@ class TcpRelay:
         self.bytes_up = 0
         self.bytes_down = 0
 
-    async def __aenter__(self) -> TcpRelay:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
