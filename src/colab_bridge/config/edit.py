@@ -152,6 +152,7 @@ def _edit(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> Non
         document = tomlkit.parse(text)
         change(document)
         result = tomlkit.dumps(document)
+        data = result.encode()
         faithful = _without_empty(tomllib.loads(result)) == _without_empty(wanted)
     except (TOMLKitError, tomllib.TOMLDecodeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise _cannot_edit(path) from error
@@ -161,7 +162,7 @@ def _edit(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> Non
     if path.name in _SHARED_NAMES and path.exists():
         mode = path.stat().st_mode & 0o777
     try:
-        write_atomic(path, result.encode(), mode=mode)
+        write_atomic(path, data, mode=mode)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}",
