@@ -24,7 +24,7 @@ from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.frontends import FrontEnds
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.service import SessionService
-from colab_bridge.store.database import Store
+from colab_bridge.store.store import Store
 
 __all__ = ["App", "open_app"]
 

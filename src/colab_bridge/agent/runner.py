@@ -100,7 +100,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
         """Print a traceback as the interpreter does, without the frames of this file."""
         own = {colab_bridge_code, run_script.__code__, run_module.__code__}
         step = error.__traceback__
-        while step is not None and (step.tb_frame.f_code in own or step.tb_frame.f_code.co_filename == runpy_file):
+        while step is not None and (step.tb_frame.f_code in own or step.tb_frame.f_code.co_filename in runpy_files):
             step = step.tb_next
         traceback.print_exception(type(error), error, step)
 
@@ -163,7 +163,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
         return code if code >= 0 else 128 - code
 
     colab_bridge_code = sys._getframe().f_code
-    runpy_file = runpy.__file__
+    runpy_files = (runpy.__file__, "<frozen runpy>")
     sys.modules["__main__"].__dict__.pop("colab_bridge_run", None)
     cwd = job.get("cwd")
     if cwd and os.path.isdir(cwd):

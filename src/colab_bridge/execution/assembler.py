@@ -57,7 +57,7 @@ class NotebookAssembler:
         if msg_type == "status":
             return False
         content = message.content_fields()
-        if self._widgets.apply(message.msg_type, content, message.buffers):
+        if self._widgets.apply(message.msg_type, content, message.buffers, message.parent_id):
             return True
         return self._cells[position].apply(msg_type, content)
 

@@ -18,7 +18,7 @@ from typing import Any
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import UserError
 from colab_bridge.kernels.activity import KernelActivity
-from colab_bridge.kernels.fence import RequestFence
+from colab_bridge.kernels.fence import RequestFence, probe
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.clock import Clock
@@ -120,6 +120,7 @@ class HubKernel:
             for entry in entries:
                 cursor = entry.seq
                 self._adopt_entry(entry)
+        self._fence.link_lost()
         self._activity.server_reported(busy=server_says_busy)
         self._refresh_state()
 
@@ -232,7 +233,7 @@ class HubKernel:
         """Close executions whose reply the server threw away: a later request on the same channel was answered."""
         for header in self._fence.unanswered():
             self.declare_loss("the reply of an execution was lost while the connection was down")
-            content = {
+            content: dict[str, Any] = {
                 "status": "error",
                 "ename": "OutputLost",
                 "evalue": "the execution has ended, but its reply was lost while the connection was down",
@@ -285,6 +286,8 @@ class HubKernel:
         self.link = state
         if state is LinkState.CONNECTED:
             self._after_connect()
+        elif state is LinkState.RECONNECTING and changed:
+            self._fence.link_lost()
         if state is LinkState.GONE and not self._died:
             self._mark_dead(text or "the kernel does not exist any more")
         if changed and not (first and state is LinkState.CONNECTED):
@@ -294,10 +297,11 @@ class HubKernel:
     def _after_connect(self) -> None:
         if self._upstream.reliable or not self._fence.pending():
             return
-        probe = self._own("shell", "kernel_info_request", {}, {})
-        self._own_requests.append(probe.msg_id)
-        self._fence.start(probe.msg_id)
-        self._upstream.send(probe)
+        fence = probe(new_id("hub"), self._own_session)
+        self._own_requests.append(fence.msg_id)
+        for answer in self._fence.start(fence.msg_id):
+            self._upstream.send(answer)
+        self._upstream.send(fence)
 
     def _refresh_state(self) -> None:
         if self._died:
