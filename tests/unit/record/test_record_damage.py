@@ -99,6 +99,22 @@ def test_damage_that_happens_while_the_record_is_open_is_skipped(tmp_path: Path)
     assert seqs(record)[-1] == 11
 
 
+@pytest.mark.parametrize("lost", [5, 10])
+def test_a_body_that_changes_while_the_record_is_open_is_not_handed_out(tmp_path: Path, lost: int) -> None:
+    record = MessageRecord.open(tmp_path)
+    for seq in range(1, 11):
+        record.append(EntryKind.DOWN, f"{seq:>{BODY}}".encode(), 0.0)
+    with files(tmp_path)[0].open("r+b") as file:
+        file.seek(FILE_HEADER_BYTES + lost * ENTRY - 1)
+        file.write(b"?")
+    assert lost not in seqs(record)
+    assert record.append(EntryKind.DOWN, b"        11", 0.0) == 11
+    assert seqs(record) == [seq for seq in range(1, 12) if seq != lost]
+    assert record.gaps() == [(lost, lost)]
+    record.close()
+    assert seqs(MessageRecord.open(tmp_path)) == [seq for seq in range(1, 12) if seq != lost]
+
+
 def test_a_file_that_is_no_segment_is_renamed_and_its_numbers_are_not_used_again(
     tmp_path: Path,
 ) -> None:

@@ -113,6 +113,7 @@ def test_an_entry_of_which_only_a_part_fits_is_not_torn(tmp_path: Path, clock: M
     with file_limit(record.size_bytes + 50):
         fill(record, 1)
         assert record.degraded
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) == record.size_bytes
         record.append(EntryKind.DOWN, [b" " * 100_000, b"12"], 0.0)
         assert seqs(record) == list(range(1, 13))
     clock.now += 60
