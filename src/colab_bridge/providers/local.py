@@ -54,7 +54,7 @@ _STOP_TIMEOUT_S = 8.0  # the server gives each kernel 5 s to end
 _GRACE_S = 2.0
 _FORGOTTEN_AFTER_S = 3600
 _ID = re.compile(r"local-[0-9a-z]+-[0-9a-f]+")
-_PING_S = 30  # jupyter_server's own default until 2.20
+_PING_S = 30  # finds a connection that died silently within a minute; tornado wants timeout <= interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +268,6 @@ async def _launch(folder: Path, root: Path, port: int, python: str) -> _Server:
         token = _prepare(folder, root, port, python)
         started = await to_thread.run_sync(_spawn, folder)
         server = await _wait_ready(folder, started, token)
-        await _check(server)
     except BaseException:
         with anyio.CancelScope(shield=True):
             if started is not None:
@@ -299,7 +298,7 @@ async def _wait_ready(folder: Path, started: ProcessId, token: str) -> _Server:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         server = _read_info(folder, token)
-        if server is not None:
+        if server is not None and await _answers(server):
             return server
         if not is_alive(started):
             raise _start_error(folder)
@@ -342,6 +341,19 @@ def _last_word(log: Path) -> str:
     return said[-1][:300] if said else "it ended without a word"
 
 
+def _client(timeout_s: float) -> httpx2.AsyncClient:
+    # Loopback without TLS: no proxy of the environment, and no 20 ms for reading certificates.
+    return httpx2.AsyncClient(trust_env=False, verify=False, timeout=timeout_s)
+
+
+async def _answers(server: _Server) -> bool:
+    try:
+        await _check(server)
+    except TransientError:
+        return False
+    return True
+
+
 async def _check(server: _Server) -> None:
     """Ask the server for its status.
 
@@ -350,7 +362,7 @@ async def _check(server: _Server) -> None:
         AuthError: the token is refused.
     """
     try:
-        async with httpx2.AsyncClient(trust_env=False, timeout=_ANSWER_TIMEOUT_S) as client:
+        async with _client(_ANSWER_TIMEOUT_S) as client:
             response = await client.get(f"{server.url}/api/status", headers=server.headers)
     except httpx2.HTTPError as error:
         raise TransientError(
@@ -378,7 +390,7 @@ async def _stop(server: _Server) -> None:
 
 async def _ask_to_stop(server: _Server) -> None:
     try:
-        async with httpx2.AsyncClient(trust_env=False, timeout=_STOP_TIMEOUT_S) as client:
+        async with _client(_STOP_TIMEOUT_S) as client:
             await client.post(f"{server.url}/api/shutdown", headers=server.headers)
     except httpx2.HTTPError:
         return  # it may close the connection before it answers; whether it ends is looked at next

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from jupyter_server.serverapp import ServerApp
+from tornado.netutil import bind_sockets
 from traitlets import default
 
 __all__ = ["LocalServerApp"]
@@ -37,3 +39,17 @@ class LocalServerApp(ServerApp):
 
     def find_server_extensions(self) -> None:
         """Do nothing: extensions slow the start down, and can break it."""
+
+    def _find_http_port(self) -> None:
+        # The base class tries a port, lets go of it, tells of it and only then binds it again: another program can take it
+        # in between, and 2.14 tells of port 0. Here the socket listens before anybody is told.
+        try:
+            self._sockets: list[socket.socket] = bind_sockets(self.port, self.ip)
+        except OSError as error:
+            self.log.critical("cannot listen on port %i: %s", self.port, error.strerror)
+            self.exit(1)
+        self.port = self._sockets[0].getsockname()[1]
+
+    def _bind_http_server_tcp(self) -> bool:
+        self.http_server.add_sockets(self._sockets)
+        return True

@@ -53,9 +53,11 @@ class InterpreterCache:
         if isinstance(entry, dict) and entry.get("stamps") == _stamps(entry.get("stamps")):
             return bool(entry.get("ok"))
         ok, folders = _ask(python)
-        watched = [str(python), *(folders or [str(folder) for folder in _site_folders(python)])]
-        known[str(python)] = {"ok": ok, "stamps": _stamps(dict.fromkeys(watched, 0))}
-        self._write(known)
+        folders = folders or [str(folder) for folder in _site_folders(python) if folder.is_dir()]
+        # Holds here: without a folder to watch, a later installation would go unseen; so nothing is remembered.
+        if folders:
+            known[str(python)] = {"ok": ok, "stamps": _stamps(dict.fromkeys([str(python), *folders], 0))}
+            self._write(known)
         return ok
 
     def _read(self) -> dict[str, Any]:
@@ -116,7 +118,8 @@ def _check_environment() -> dict[str, str]:
 def _site_folders(python: Path) -> list[Path]:
     """Return where packages of a virtual environment lie, so that a failed check is repeated after an installation."""
     prefix = python.parent.parent
-    return [prefix / "Lib" / "site-packages", *sorted((prefix / "lib").glob("python*/site-packages"))]
+    windows = [prefix / "Lib" / "site-packages", python.parent / "Lib" / "site-packages"]  # the second is conda's
+    return [*windows, *sorted((prefix / "lib").glob("python*/site-packages"))]
 
 
 def project_interpreters(project: Path) -> list[Path]:
