@@ -11,7 +11,7 @@ from typing import Any
 
 from colab_bridge.wire.message import RawMessage
 
-__all__ = ["event_from_message", "traceback_text"]
+__all__ = ["event_from_message", "strip_ansi", "traceback_text"]
 
 Event = dict[str, Any]
 
@@ -53,6 +53,11 @@ def event_from_message(seq: int, message: RawMessage) -> Event | None:
     return None if fields is None else {"seq": seq, **fields}
 
 
+def strip_ansi(text: str) -> str:
+    """Return a text without terminal control sequences."""
+    return _ANSI.sub("", text)
+
+
 def traceback_text(content: Mapping[str, Any]) -> str:
     """Return the traceback of an ``error`` message or of a failed reply as plain text, without colours.
 
@@ -65,7 +70,7 @@ def traceback_text(content: Mapping[str, Any]) -> str:
     text = "\n".join(_lines(content.get("traceback")))
     if not text.strip():
         text = ": ".join(part for part in (_text(content.get("ename")), _text(content.get("evalue"))) if part)
-    return _ANSI.sub("", text).rstrip("\n")
+    return strip_ansi(text).rstrip("\n")
 
 
 def _stream(content: Mapping[str, Any]) -> Event | None:

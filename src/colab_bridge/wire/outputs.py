@@ -137,11 +137,14 @@ class CellOutputs:
             buffers: Outputs have none; accepted so that messages can be passed on as they are.
 
         Returns:
-            Whether outputs changed, of this cell or by a display update of another one.
+            Whether something changed that a notebook stores: outputs, of this cell or by a display update of another one,
+            or the number in the brackets.
         """
         count = content.get("execution_count")
         if isinstance(count, int) and not isinstance(count, bool):
             self.execution_count = count
+        if msg_type == "execute_input":
+            return self.execution_count is not None
         if msg_type == "stream":
             return self._add_stream(content)
         if msg_type == "clear_output":
@@ -173,15 +176,15 @@ class CellOutputs:
         data = {mime: value for mime, value in raw_data.items() if _is_valid(mime, value)}
         metadata = raw_metadata if isinstance(raw_metadata, dict) else {}
         display_id = transient.get("display_id") if isinstance(transient, dict) else None
-        known = isinstance(display_id, str) and bool(display_id)
-        changed = bool(self._registry.update(display_id, data, metadata)) if known else False
+        display_id = display_id if isinstance(display_id, str) else ""
+        changed = bool(display_id and self._registry.update(display_id, data, metadata))
         if msg_type == "update_display_data":
             return changed
         output: Output = {"output_type": msg_type, "data": data, "metadata": metadata}
         if msg_type == "execute_result":
             output["execution_count"] = self.execution_count
         self._append(output)
-        if known:
+        if display_id:
             self._display_ids.add(display_id)
             self._registry.add(display_id, self, output)
         return True

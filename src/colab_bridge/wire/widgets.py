@@ -13,9 +13,9 @@ from typing import Any
 
 from colab_bridge.wire.outputs import CellOutputs, DisplayRegistry
 
-__all__ = ["WIDGET_STATE_MIME", "WidgetState"]
+__all__ = ["STATE_MIME", "WidgetState"]
 
-WIDGET_STATE_MIME = "application/vnd.jupyter.widget-state+json"
+STATE_MIME = "application/vnd.jupyter.widget-state+json"
 
 _TARGET = "jupyter.widget"
 _CAPTURED = frozenset({"stream", "display_data", "execute_result", "error", "clear_output"})
@@ -35,14 +35,16 @@ class WidgetState:
         self._msg_ids: dict[str, str] = {}  # request whose outputs a widget captures now, by comm id
         self._hooks: dict[str, list[str]] = {}  # comm ids of the capturing widgets, by request; the last one has it
 
-    def apply(self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[bytes], parent_id: str) -> bool:
+    def apply(
+        self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[bytes] = (), parent_id: str = ""
+    ) -> bool:
         """Take in one iopub message.
 
         Args:
             msg_type: Any type.
             content: From a kernel; what makes no sense in it is left out.
             buffers: The message's binary attachments.
-            parent_id: Request that the message belongs to.
+            parent_id: Request that the message belongs to; without it no output is captured.
 
         Returns:
             Whether the message is dealt with: then it is no output of a cell.
@@ -63,7 +65,7 @@ class WidgetState:
         if not self._states:
             return {}
         models = {comm_id: self._model(comm_id) for comm_id, state in self._states.items() if "_model_name" in state}
-        return {"widgets": {WIDGET_STATE_MIME: {"state": models, "version_major": 2, "version_minor": 0}}}
+        return {"widgets": {STATE_MIME: {"state": models, "version_major": 2, "version_minor": 0}}}
 
     def _model(self, comm_id: str) -> dict[str, Any]:
         state = dict(self._states[comm_id])
