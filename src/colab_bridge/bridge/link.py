@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from colab_bridge.bridge.results import Result, collect
+from colab_bridge.client.address import find
 from colab_bridge.client.connect import connect
 from colab_bridge.client.daemon import DaemonClient, segment
 from colab_bridge.client.follow import follow_run
+from colab_bridge.config.paths import Paths
 from colab_bridge.config.project import find_root
 
 __all__ = ["Link"]
@@ -48,13 +50,14 @@ class Link:
         self._options = {key: value for key, value in (options or {}).items() if value is not None}
         self._on_event = on_event
         self._answer_input = answer_input
+        self._paths = Paths.from_env(os.environ)
         self._client: DaemonClient | None = None
 
     @property
     def client(self) -> DaemonClient:
-        """The client; the daemon is started when there is none."""
-        if self._client is None:
-            self._client = connect()
+        """A client of the daemon that runs now; it is started when there is none, also when the one before was killed."""
+        if self._client is None or find(self._paths) != self._client.address:
+            self._client = connect(paths=self._paths)
         return self._client
 
     def target(self) -> dict[str, Any]:

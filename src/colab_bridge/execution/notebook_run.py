@@ -81,6 +81,7 @@ class NotebookRun:
         self._checkpoint = checkpoint
         self._assembler = NotebookAssembler(run.id, collapse_progress=settings.collapse_progress)
         self._changed = anyio.Event()
+        self._saving = anyio.Lock()
         self._problem = ""
         self._merge_told = False
         self._homeless = 0
@@ -170,9 +171,11 @@ class NotebookRun:
             await anyio.sleep(pause)
 
     async def _save(self) -> SaveReport:
-        results, metadata = self._assembler.results(), self._assembler.metadata()
-        with anyio.CancelScope(shield=True):
-            report = await anyio.to_thread.run_sync(self._file.save, results, metadata)
+        # One save at a time: a second one would take the first one's file for somebody else's.
+        async with self._saving:
+            results, metadata = self._assembler.results(), self._assembler.metadata()
+            with anyio.CancelScope(shield=True):
+                report = await anyio.to_thread.run_sync(self._file.save, results, metadata)
         self._tell(report)
         return report
 
