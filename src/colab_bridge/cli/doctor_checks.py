@@ -329,7 +329,7 @@ def _kernelspec(name: str) -> str | None:
         try:
             spec = json.loads((Path(folder) / name / "kernel.json").read_bytes())
             return str(spec["argv"][0])
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             continue
     return None
 

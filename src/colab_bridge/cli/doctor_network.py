@@ -108,7 +108,7 @@ def _ask(runtime: RuntimeSettings, base_url: str, token: str) -> tuple[str, str]
         return _unreachable(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return _unreachable(error)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "what answers there is no Jupyter server", "colab-bridge config add-runtime NAME --url URL"
     if not isinstance(specs, dict):
         return "what answers there is no Jupyter server", "colab-bridge config add-runtime NAME --url URL"

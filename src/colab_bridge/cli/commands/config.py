@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
+from colab_bridge.cli.context import Invocation
+from colab_bridge.cli.root import json_option
 from colab_bridge.config.edit import check_value, project_target, replace_group, set_values, unset_value
-from colab_bridge.config.layers import project_file, runtime_key, shadowed_file, split_token
-from colab_bridge.config.paths import Paths
+from colab_bridge.config.layers import TOKEN_VARIABLE_PREFIX, project_file, runtime_key, shadowed_file, split_token
 from colab_bridge.config.project import find_root
 from colab_bridge.config.schema import BUILT_IN_RUNTIME, KEYS, Scalar, check_runtime_name, is_secret, key_info
 from colab_bridge.config.settings import HIDDEN, Resolved, load_settings
@@ -21,7 +22,6 @@ from colab_bridge.providers.jupyter import parse_server_url
 
 __all__ = ["config"]
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 _project_option = click.option(
     "--project", "in_project", is_flag=True, help="In the project's file, which others get with the project."
 )
@@ -37,90 +37,96 @@ def config() -> None:
 
 
 @config.command("list")
-@_json_option
-def list_settings(as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def list_settings(invocation: Invocation) -> None:
     """Show all settings and what holds now."""
-    resolved = _resolve()
+    resolved = _resolve(invocation)
     values = {key: resolved.shown(key) for key in _listed(resolved)}
-    if as_json:
-        _print_json({"settings": values})
+    if invocation.as_json:
+        invocation.console.json({"settings": values})
         return
     for key, value in values.items():
-        click.echo(f"{key} = {_toml(value)}")
-    _say_notices(resolved)
+        invocation.console.out(f"{key} = {_toml(value)}\n")
+    _say_notices(invocation, resolved)
 
 
 @config.command("get")
 @click.argument("key")
-@_json_option
-def get_setting(key: str, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def get_setting(invocation: Invocation, key: str) -> None:
     """Show one setting; a secret is shown as ***."""
-    resolved = _resolve()
+    resolved = _resolve(invocation)
     value = resolved.shown(key)
-    if as_json:
-        _print_json({"key": key, "value": value, "source": resolved.source_of(key)})
+    if invocation.as_json:
+        invocation.console.json({"key": key, "value": value, "source": resolved.source_of(key)})
     else:
-        click.echo(str(value).lower() if isinstance(value, bool) else str(value))
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        invocation.console.out(f"{text}\n")
 
 
 @config.command("set")
 @click.argument("key")
 @click.argument("value")
 @_project_option
-@_json_option
-def set_setting(key: str, value: str, in_project: bool, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def set_setting(invocation: Invocation, key: str, value: str, in_project: bool) -> None:
     """Set one setting.
 
     VALUE "-" is read from standard input, which keeps a token out of your shell's history.
     """
-    path = _file(in_project)
-    values = _apart(key, _read_value(key) if value == "-" else value)
+    path = _file(invocation, in_project)
+    values = _apart(key, _read_value(invocation, key) if value == "-" else value)
     set_values(path, values)
-    if as_json:
+    if invocation.as_json:
         shown = {name: _hidden(name, check_value(name, given, shared=False)) for name, given in values.items()}
-        _print_json({"key": key, "value": shown[key], "file": str(path)})
-    click.echo(f"{' and '.join(values)} set in {path}", err=True)
-    _say_what_wins(path, list(values))
+        invocation.console.json({"key": key, "value": shown[key], "file": str(path)})
+    invocation.console.note(f"{' and '.join(values)} set in {path}")
+    _say_what_wins(invocation, path, list(values))
 
 
 @config.command("unset")
 @click.argument("key")
 @_project_option
-@_json_option
-def unset_setting(key: str, in_project: bool, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def unset_setting(invocation: Invocation, key: str, in_project: bool) -> None:
     """Remove one setting, or a group such as runtimes.gpu, so that a weaker place or the default holds again."""
-    path = _file(in_project)
+    path = _file(invocation, in_project)
     removed = unset_value(path, key)
-    if as_json:
-        _print_json({"key": key, "file": str(path), "removed": removed})
-    click.echo(f"{key} removed from {path}" if removed else f"{key} was not set in {path}", err=True)
+    if invocation.as_json:
+        invocation.console.json({"key": key, "file": str(path), "removed": removed})
+    invocation.console.note(f"{key} removed from {path}" if removed else f"{key} was not set in {path}")
 
 
 @config.command("explain")
 @click.argument("key", required=False)
-@_json_option
-def explain(key: str | None, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def explain(invocation: Invocation, key: str | None) -> None:
     """Say what a setting means, what holds now, and where that comes from."""
-    resolved = _resolve()
+    resolved = _resolve(invocation)
     rows = [_explained(resolved, name) for name in ([key] if key else _listed(resolved))]
-    if as_json:
-        _print_json({"settings": rows, "notices": [*resolved.notices, *_shadow_notice()]})
+    if invocation.as_json:
+        invocation.console.json({"settings": rows, "notices": [*resolved.notices, *_shadow_notice(invocation)]})
         return
     for row in rows:
-        click.echo(f"{row['key']} = {_toml(row['value'])}")
-        click.echo(f"    {row['text']}")
-        click.echo(
-            f"    from: {row['source']}" + ("" if row["default_holds"] else f"; default: {_toml(row['default'])}")
-        )
-    _say_notices(resolved)
+        invocation.console.out(f"{row['key']} = {_toml(row['value'])}\n")
+        invocation.console.out(f"    {row['text']}\n")
+        default = "" if row["default_holds"] else f"; default: {_toml(row['default'])}"
+        invocation.console.out(f"    from: {row['source']}{default}\n")
+    _say_notices(invocation, resolved)
 
 
 @config.command("path")
-@_json_option
-def show_paths(as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def show_paths(invocation: Invocation) -> None:
     """Show which files and folders are used."""
-    paths = Paths.from_env(os.environ)
-    found = project_file(_project())
+    paths = invocation.paths
+    found = project_file(Path(invocation.project))
     rows = {
         "user_file": str(paths.user_config),
         "project_file": str(found) if found else None,
@@ -129,18 +135,19 @@ def show_paths(as_json: bool) -> None:
         "cache_dir": str(paths.cache_dir),
         "runtime_dir": str(paths.runtime_dir),
     }
-    if as_json:
-        _print_json(rows)
+    if invocation.as_json:
+        invocation.console.json(rows)
         return
     for name, value in rows.items():
-        click.echo(f"{name.replace('_', ' '):<14}{value or '(none)'}")
+        invocation.console.out(f"{name.replace('_', ' '):<14}{value or '(none)'}\n")
 
 
 @config.command("runtimes")
-@_json_option
-def list_runtimes(as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def list_runtimes(invocation: Invocation) -> None:
     """List the runtimes that can be used by name."""
-    resolved = _resolve()
+    resolved = _resolve(invocation)
     rows = [_runtime_row(resolved, name) for name in sorted(resolved.settings.runtimes)]
     built_in: dict[str, Any] = {
         "name": BUILT_IN_RUNTIME,
@@ -151,16 +158,21 @@ def list_runtimes(as_json: bool) -> None:
         "source": "built in",
     }
     rows.insert(0, built_in)
-    if as_json:
-        _print_json({"runtimes": rows})
+    if invocation.as_json:
+        invocation.console.json({"runtimes": rows})
         return
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        mark = "*" if row["default"] else " "
-        where = row["url"] or "this machine"
-        click.echo(
-            f"{mark} {row['name']:<{width}}  {row['provider']}  {where}  token: {row['token']}  ({row['source']})"
+    head = ("NAME", "PROVIDER", "ADDRESS", "TOKEN", "SET IN")
+    cells = [
+        (
+            row["name"] + (" (default)" if row["default"] else ""),
+            row["provider"],
+            row["url"] or "this machine",
+            row["token"],
+            row["source"],
         )
+        for row in rows
+    ]
+    invocation.console.table(head, cells)
 
 
 @config.command("add-runtime")
@@ -170,9 +182,16 @@ def list_runtimes(as_json: bool) -> None:
 @click.option("--kernel", metavar="SPEC", help="Kernelspec to use there.")
 @click.option("--no-verify-tls", is_flag=True, help="Do not check the server's certificate.")
 @_project_option
-@_json_option
+@json_option
+@click.pass_obj
 def add_runtime(
-    name: str, url: str, token_env: str | None, kernel: str | None, no_verify_tls: bool, in_project: bool, as_json: bool
+    invocation: Invocation,
+    name: str,
+    url: str,
+    token_env: str | None,
+    kernel: str | None,
+    no_verify_tls: bool,
+    in_project: bool,
 ) -> None:
     """Give a Jupyter server a name, under which every command finds it.
 
@@ -180,7 +199,7 @@ def add_runtime(
     """
     check_runtime_name(name)
     parse_server_url(url)
-    path = _file(in_project)
+    path = _file(invocation, in_project)
     address, token = split_token(url)
     values: dict[str, Scalar] = {runtime_key(name, "url"): address}
     optional: dict[str, Scalar | None] = {
@@ -191,44 +210,48 @@ def add_runtime(
     }
     values |= {runtime_key(name, field): value for field, value in optional.items() if value not in (None, "")}
     replace_group(path, f"runtimes.{name}", values)
-    if as_json:
-        _print_json({"name": name, "url": address, "token": _token_kind(token, token_env), "file": str(path)})
-    click.echo(f"Runtime {name} saved in {path}", err=True)
-    click.echo("Offer it to your notebook editors with: colab-bridge kernels install", err=True)
+    if invocation.as_json:
+        invocation.console.json(
+            {"name": name, "url": address, "token": _token_kind(token, token_env), "file": str(path)}
+        )
+    invocation.console.note(f"Runtime {name} saved in {path}")
+    if token_env and not token_env.startswith(TOKEN_VARIABLE_PREFIX):
+        invocation.console.note(
+            f"Note: {token_env} must be set when the daemon starts; only names that begin with {TOKEN_VARIABLE_PREFIX} are "
+            "passed on with each command"
+        )
+    invocation.console.note("Offer it to your notebook editors with: colab-bridge kernels install")
 
 
 @config.command("remove-runtime")
 @click.argument("name")
 @_project_option
-@_json_option
-def remove_runtime(name: str, in_project: bool, as_json: bool) -> None:
+@json_option
+@click.pass_obj
+def remove_runtime(invocation: Invocation, name: str, in_project: bool) -> None:
     """Forget a configured runtime. The server itself is not touched."""
     check_runtime_name(name)
-    path = _file(in_project)
+    path = _file(invocation, in_project)
     if not unset_value(path, f"runtimes.{name}"):
         raise UserError(
             f"no runtime is called '{name}' in {path}",
             hint="See them with: colab-bridge config runtimes",
             code="CB-USER-CONFIG",
         )
-    if as_json:
-        _print_json({"name": name, "file": str(path), "removed": True})
-    click.echo(f"Runtime {name} removed from {path}", err=True)
+    if invocation.as_json:
+        invocation.console.json({"name": name, "file": str(path), "removed": True})
+    invocation.console.note(f"Runtime {name} removed from {path}")
 
 
-def _project() -> Path:
-    return find_root(Path.cwd())
+def _resolve(invocation: Invocation) -> Resolved:
+    return load_settings(invocation.paths, Path(invocation.project), os.environ)
 
 
-def _resolve() -> Resolved:
-    return load_settings(Paths.from_env(os.environ), _project(), os.environ)
-
-
-def _file(in_project: bool) -> Path:
+def _file(invocation: Invocation, in_project: bool) -> Path:
     """Return the file that a change goes into; its folder exists then."""
     if in_project:
-        return project_target(find_root(Path.cwd(), strict=True))
-    paths = Paths.from_env(os.environ)
+        return project_target(find_root(Path(invocation.cwd), strict=True))
+    paths = invocation.paths
     paths.ensure()
     return paths.user_config
 
@@ -249,8 +272,8 @@ def _apart(key: str, value: str) -> dict[str, Scalar]:
     return values
 
 
-def _read_value(key: str) -> str:
-    if sys.stdin.isatty():
+def _read_value(invocation: Invocation, key: str) -> str:
+    if invocation.console.in_tty:
         return str(click.prompt(key, hide_input=is_secret(key), err=True))
     return sys.stdin.readline(16_384).strip()
 
@@ -293,38 +316,33 @@ def _token_kind(token: str, variable: str | None) -> str:
     return HIDDEN if token else "none"
 
 
-def _say_what_wins(path: Path, keys: list[str]) -> None:
+def _say_what_wins(invocation: Invocation, path: Path, keys: list[str]) -> None:
     """Tell when what was just written is covered by a stronger place, or names a runtime that is not there."""
     try:
-        resolved = _resolve()
+        resolved = _resolve(invocation)
     except UserError as error:
-        click.echo(f"Note: the settings as a whole are not usable: {error.message}", err=True)
-        click.echo(error.hint, err=True)
+        invocation.console.note(f"Note: the settings as a whole are not usable: {error.message}")
+        invocation.console.note(error.hint)
         return
     for key in keys:
         source = resolved.source_of(key)
         if str(path) not in source:
-            click.echo(f"Note: {key} from the {source} covers it here.", err=True)
+            invocation.console.note(f"Note: {key} from the {source} covers it here.")
     chosen = resolved.settings.runtime
     if "runtime" in keys and chosen != BUILT_IN_RUNTIME and chosen not in resolved.settings.runtimes:
-        click.echo(
-            f"Note: there is no runtime {chosen} yet: colab-bridge config add-runtime {chosen} --url URL", err=True
-        )
+        fix = f"colab-bridge config add-runtime {chosen} --url URL"
+        invocation.console.note(f"Note: there is no runtime {chosen} yet: {fix}")
 
 
-def _shadow_notice() -> list[str]:
-    shadowed = shadowed_file(_project())
+def _shadow_notice(invocation: Invocation) -> list[str]:
+    shadowed = shadowed_file(Path(invocation.project))
     return [f"[tool.colab-bridge] in {shadowed} is not read: colab-bridge.toml stands beside it"] if shadowed else []
 
 
-def _say_notices(resolved: Resolved) -> None:
-    for notice in (*resolved.notices, *_shadow_notice()):
-        click.echo(f"Note: {notice}", err=True)
+def _say_notices(invocation: Invocation, resolved: Resolved) -> None:
+    for notice in (*resolved.notices, *_shadow_notice(invocation)):
+        invocation.console.note(f"Note: {notice}")
 
 
 def _toml(value: Scalar) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -16,10 +15,10 @@ import click
 
 from colab_bridge import __version__
 from colab_bridge.cli import doctor_checks as checks
+from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.doctor_checks import Check, Machine, Status
 from colab_bridge.cli.doctor_network import check_proxy, check_runtime, runtime_names
-from colab_bridge.config.paths import Paths
-from colab_bridge.config.project import find_root
+from colab_bridge.cli.root import json_option
 
 __all__ = ["doctor", "examine", "next_step", "run_all"]
 
@@ -30,27 +29,23 @@ _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.pass_context
-def doctor(context: click.Context, as_json: bool) -> None:
+def doctor(context: click.Context) -> None:
     """Check what this machine needs, in under ten seconds.
 
     Ends with status 0 when nothing fails, and names at most one next thing to do. Contacts nobody but the runtimes that
     you have configured.
     """
+    invocation: Invocation = context.obj
     found = examine(
-        Machine(
-            paths=Paths.from_env(os.environ),
-            project=find_root(Path.cwd()),
-            environ=dict(os.environ),
-            version=__version__,
-        )
+        Machine(paths=invocation.paths, project=Path(invocation.project), environ=dict(os.environ), version=__version__)
     )
     step = next_step(found)
-    if as_json:
-        click.echo(json.dumps({"checks": [check.to_json() for check in found], "next": step}, indent=2))
+    if invocation.as_json:
+        invocation.console.json({"checks": [check.to_json() for check in found], "next": step})
     else:
-        _print(found, step)
+        _print(invocation, found, step)
     context.exit(1 if any(check.status is Status.FAIL for check in found) else 0)
 
 
@@ -130,19 +125,19 @@ def next_step(found: Sequence[Check]) -> str | None:
     return None
 
 
-def _print(found: Sequence[Check], step: str | None) -> None:
-    colour = "NO_COLOR" not in os.environ
+def _print(invocation: Invocation, found: Sequence[Check], step: str | None) -> None:
+    colour = invocation.console.out_tty and not os.environ.get("NO_COLOR")
     width = max(len(check.id) for check in found)
     for check in found:
         word = f"{_mark(check.status)} {check.status:<4}"
-        click.echo(
-            f"{click.style(word, fg=_COLOURS[check.status]) if colour else word}  {check.id:<{width}}  {check.text}"
-        )
+        shown = click.style(word, fg=_COLOURS[check.status]) if colour else word
+        invocation.console.out(f"{shown}  {check.id:<{width}}  {check.text}\n")
     counts = {status: sum(check.status is status for check in found) for status in Status}
-    if step is None:
-        click.echo("Everything this machine needs is there.")
+    if not counts[Status.FAIL] and not counts[Status.WARN]:
+        invocation.console.out("Everything this machine needs is there.\n")
         return
-    click.echo(f"{counts[Status.FAIL]} failed, {counts[Status.WARN]} to look at. Next: {step}")
+    summary = f"{counts[Status.FAIL]} failed, {counts[Status.WARN]} to look at."
+    invocation.console.out(f"{summary} Next: {step}\n" if step else f"{summary}\n")
 
 
 def _mark(status: Status) -> str:
