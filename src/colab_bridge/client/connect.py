@@ -25,6 +25,7 @@ def connect(
     timeout_s: float = 15.0,
     paths: Paths | None = None,
     call_timeout_s: float = DEFAULT_TIMEOUT_S,
+    port: int = 0,
     notify: Callable[[str], None] | None = None,
     on_wait: Callable[[float], None] | None = None,
 ) -> DaemonClient:
@@ -37,6 +38,7 @@ def connect(
         timeout_s: Seconds that a start may take.
         paths: Our folders; those of this process's environment when omitted.
         call_timeout_s: Seconds that calls of the client may take.
+        port: TCP port for a daemon that is started; 0 for any free one.
         notify: Called with one line when a daemon of another version is met.
         on_wait: Called some four times a second with the seconds waited, while the daemon starts and in calls without answer.
 
@@ -57,7 +59,7 @@ def connect(
     # Imported here because it costs 15 ms and every command but the first finds a daemon.
     from colab_bridge.client.start import start_daemon
 
-    address = start_daemon(where, lambda: _answering(where), timeout_s=timeout_s, on_wait=on_wait)
+    address = start_daemon(where, lambda: _answering(where), timeout_s=timeout_s, port=port, on_wait=on_wait)
     return DaemonClient(address, timeout_s=call_timeout_s, on_wait=on_wait)
 
 

@@ -30,6 +30,7 @@ def start_daemon(
     answering: Callable[[], Address | None],
     *,
     timeout_s: float,
+    port: int = 0,
     on_wait: Callable[[float], None] | None = None,
 ) -> Address:
     """Start a daemon unless another process does so first, and wait until it answers.
@@ -38,6 +39,7 @@ def start_daemon(
         paths: Our folders; made when they do not exist.
         answering: Returns the address of a daemon that answers now, or None.
         timeout_s: Seconds to wait at most.
+        port: TCP port it is to listen on; 0 for any free one.
         on_wait: Called with the seconds waited so far, while waiting.
 
     Raises:
@@ -57,7 +59,7 @@ def start_daemon(
                 if (address := answering()) is not None:
                     return address
                 offset = _size(paths.daemon_log)
-                process = _spawn(paths)
+                process = _spawn(paths, port)
             if process is not None and not is_alive(process):
                 deadline = min(deadline, time.monotonic() + _LOSER_WAIT_S)  # set by the first look only: time goes on
             if time.monotonic() >= deadline:
@@ -68,12 +70,12 @@ def start_daemon(
         return address
 
 
-def _spawn(paths: Paths) -> ProcessId:
+def _spawn(paths: Paths, port: int) -> ProcessId:
     environ = dict(os.environ)
     if environ.get("PYTHONPATH"):
         # It may name folders relative to ours; the daemon works in another one.
         environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, environ["PYTHONPATH"].split(os.pathsep)))
-    argv = [sys.executable, "-m", "colab_bridge.daemon"]
+    argv = [sys.executable, "-m", "colab_bridge.daemon", *(["--port", str(port)] if port else [])]
     try:
         return spawn_detached(argv, cwd=paths.state_dir, env=environ, log_path=paths.daemon_log)
     except OSError as error:

@@ -1,0 +1,48 @@
+"""``colab-bridge new``."""
+
+from __future__ import annotations
+
+import click
+
+from colab_bridge.cli.context import Invocation
+from colab_bridge.cli.root import json_option, target_options
+from colab_bridge.cli.start_run import starting_text
+from colab_bridge.cli.target import Target
+from colab_bridge.errors import UserError
+
+__all__ = ["new"]
+
+
+@click.command()
+@target_options
+@json_option
+@click.argument("name", required=False)
+@click.pass_obj
+def new(invocation: Invocation, /, name: str | None, **options: str | bool | None) -> None:
+    """Make a session and wait until its runtime answers.
+
+    \b
+      colab-bridge new -s gpu --url 'http://gpubox:8888/?token=...'
+      colab-bridge new -s clean --provider local --isolated
+      colab-bridge exec -s clean 'print(1)'
+    """
+    target = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
+    if name and target.session and name != target.session:
+        raise UserError(f"two names were given: {name} and {target.session}", hint="Give one.")
+    wanted = name or target.session
+    body = {
+        "name": wanted,
+        "project": invocation.project,
+        "env": invocation.environment(),
+        **target.for_session(),
+    }
+    invocation.doing = starting_text(Target(runtime=target.runtime, url=target.url))
+    session = invocation.client().post("/v1/sessions", body)
+    invocation.console.clear_progress()
+    if invocation.as_json:
+        invocation.console.json(session)
+        return
+    invocation.console.note(
+        f"session {session.get('name')} is ready ({session.get('label') or session.get('provider')})"
+    )
+    invocation.console.hint(f"use it: colab-bridge exec -s {session.get('name')} 'print(1)'")

@@ -1,0 +1,68 @@
+"""``colab-bridge status``: everything on one screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from colab_bridge.cli.console import Console
+from colab_bridge.cli.context import Invocation
+from colab_bridge.cli.listing import age, size, span
+from colab_bridge.cli.root import json_option
+
+__all__ = ["status"]
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(invocation: Invocation) -> None:
+    """See the daemon, the sessions with their runtimes and kernels, and what runs."""
+    found = invocation.client().get("/v1/status")
+    console = invocation.console
+    if invocation.as_json:
+        console.json(found)
+        return
+    daemon = found.get("daemon") or {}
+    uptime = daemon.get("uptime_s")
+    up = span(uptime) if isinstance(uptime, (int, float)) else "-"
+    console.out(
+        f"daemon   process {daemon.get('pid')}, version {daemon.get('version')}, up {up}, {size(daemon.get('rss_bytes'))}\n"
+    )
+    here = invocation.project
+    for session in sorted(found.get("sessions") or [], key=lambda s: s.get("project") != here):
+        _session(console, session, here)
+    if not found.get("sessions"):
+        console.out("session  none; the first run makes one\n")
+    for run in found.get("runs") or []:
+        _run(console, run)
+    if not found.get("runs"):
+        console.out("running  nothing\n")
+    for notice in daemon.get("notices") or []:
+        text = notice.get("text") if isinstance(notice, dict) else notice
+        console.out(f"notice   {text}\n")
+
+
+def _session(console: Console, session: dict[str, Any], here: str) -> None:
+    mark = " (this project's own)" if session.get("default") and session.get("project") == here else ""
+    console.out(f"session  {session.get('name')}{mark}: {session.get('state')}\n")
+    isolated = ", isolated" if session.get("isolated") else ""
+    console.out(
+        f"         runtime  {session.get('provider')}{isolated}, {session.get('label') or session.get('url') or '-'}\n"
+    )
+    console.out(f"         project  {session.get('project')}\n")
+    for kernel in session.get("kernels") or []:
+        key = kernel.get("key") if kernel.get("purpose") == "notebook" else kernel.get("purpose")
+        console.out(
+            f"         kernel   {kernel.get('spec')}, {kernel.get('state')}: {key}, {age(kernel.get('created_at'))}\n"
+        )
+
+
+def _run(console: Console, run: dict[str, Any]) -> None:
+    progress = run.get("progress") or {}
+    cells = f", cell {progress.get('done', 0)} of {progress['total']}" if progress.get("total") else ""
+    console.out(f"running  {run.get('id')}: {run.get('title')}{cells}, for {age(run.get('created_at'))}\n")
+    console.out(f"         come back: colab-bridge attach {run.get('id')}\n")
+    if run.get("output_may_be_lost"):
+        console.out(f"         output may be missing: {run['output_may_be_lost']}\n")

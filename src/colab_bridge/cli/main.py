@@ -1,0 +1,63 @@
+"""The entry point ``colab-bridge``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main", "run"]
+
+# A module of its own for each command; the second text is its line in `colab-bridge --help`.
+_HERE = "colab_bridge.cli.commands."
+COMMANDS = {
+    "run": (_HERE + "run:run", "Run a script, a module, a notebook or a command."),
+    "exec": (_HERE + "exec:exec_", "Run code in the session's kernel, which keeps its variables."),
+    "execute": (_HERE + "exec:exec_", ""),
+    "repl": (_HERE + "repl:repl", "Type code line by line."),
+    "status": (_HERE + "status:status", "See daemon, sessions, kernels and what runs."),
+    "logs": (_HERE + "logs:logs", "Show the output of a run again."),
+    "attach": (_HERE + "attach:attach", "Come back to a run that goes on."),
+    "interrupt": (_HERE + "interrupt:interrupt", "Stop what runs; variables are kept."),
+    "restart": (_HERE + "restart:restart", "Start the session's kernel anew."),
+    "new": (_HERE + "new:new", "Make a session on a runtime."),
+    "sessions": (_HERE + "sessions:sessions", "List sessions."),
+    "ps": (_HERE + "sessions:sessions", ""),
+    "stop": (_HERE + "stop:stop", "End sessions with their kernels and runtimes."),
+    "kernels": (_HERE + "kernels:kernels", "Make runtimes appear in JupyterLab, VS Code and others."),
+    "config": (_HERE + "config:config", "See and change settings."),
+    "doctor": (_HERE + "doctor:doctor", "Check what this machine needs."),
+    "daemon": (_HERE + "daemon:daemon", "Start, stop and look after the background process."),
+    "version": (_HERE + "version:version", "Show the version."),
+}
+
+
+def main() -> None:
+    """Run the command line of this process and end it with the right exit status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name.
+
+    Returns:
+        The exit status.
+    """
+    if argv == ["--version"]:
+        # Answered before anything is imported: editors and scripts ask this often.
+        from colab_bridge import __version__
+
+        sys.stdout.write(f"colab-bridge {__version__}\n")
+        return 0
+    from colab_bridge.cli.context import Invocation
+    from colab_bridge.cli.failure import report
+    from colab_bridge.cli.root import build_root
+
+    invocation = Invocation()
+    try:
+        result = build_root(COMMANDS).main(argv, prog_name="colab-bridge", obj=invocation, standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  # the root of the process
+        return report(error, invocation)
+    return result if isinstance(result, int) else 0
