@@ -12,6 +12,7 @@ from colab_bridge.client.address import find
 from colab_bridge.client.connect import connect
 from colab_bridge.client.daemon import DaemonClient, segment
 from colab_bridge.client.follow import follow_run
+from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.project import find_root
 
@@ -67,7 +68,7 @@ class Link:
             "session": self.session,
             "runtime": self._runtime,
             "options": self._options,
-            "env": {key: value for key, value in os.environ.items() if key.startswith("COLAB_BRIDGE_")},
+            "env": caller_env(os.environ),
         }
 
     def open(self, name: str | None = None) -> dict[str, Any]:

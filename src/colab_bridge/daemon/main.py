@@ -11,15 +11,16 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import filelock
-import psutil
 import uvicorn
 
 from colab_bridge import __version__
 from colab_bridge._util.atomic import write_atomic
+from colab_bridge._util.process import identify
 from colab_bridge.api.server import build_api, protect
 from colab_bridge.app import App, open_app
 from colab_bridge.config.paths import Paths
@@ -130,15 +131,17 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _published(paths: Paths, port: int, token: str) -> AsyncIterator[None]:
     """Tell clients where the daemon is, for as long as it is there."""
-    own = psutil.Process()
+    own = identify(os.getpid())
+    if own is None:
+        raise UserError("the system tells nothing about this process", hint="is /proc or its counterpart restricted?")
     value = {
         "schema": 1,
         "pid": own.pid,
-        "create_time": own.create_time(),
+        "create_time": own.create_time,
         "port": port,
         "token": token,
         "version": __version__,
-        "started_at": own.create_time(),
+        "started_at": time.time(),
     }
     write_atomic(paths.daemon_file, json.dumps(value).encode(), mode=0o600)
     log.info("daemon started", extra={"port": port, "pid": own.pid})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import anyio
 
+from colab_bridge.config.caller import environment_python
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
@@ -120,19 +122,19 @@ class SessionService:
             UserError: the name is unknown, taken or not allowed.
         """
         if name and not create_named:
-            return await self._ready(self.session(name))
+            return await self._ready(self.session(name), env or {})
         settings = self.settings(project, env or {})
         target = choose_target(settings, runtime=runtime, provider=provider, options=options)
         async with self._lock(f"project:{project}"):
             if name:
                 self._check_new_name(name)
-                return await self._make(name, project, target, default=False)
+                return await self._make(name, project, target, env or {}, default=False)
             for session in self._store.sessions(project):
                 if session.default and _same_target(session, target):
-                    return await self._ready(session)
+                    return await self._ready(session, env or {})
             taken = {session.name for session in self._store.sessions()}
             name = unique_name(session_slug(project, target.runtime), taken)
-            return await self._make(name, project, target, default=True)
+            return await self._make(name, project, target, env or {}, default=True)
 
     def _check_new_name(self, name: str) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -147,7 +149,9 @@ class SessionService:
                 code="CB-USER-024",
             )
 
-    async def _make(self, name: str, project: str, target: Target, *, default: bool) -> Session:
+    async def _make(
+        self, name: str, project: str, target: Target, env: Mapping[str, str], *, default: bool
+    ) -> Session:
         provider = self._providers.get(target.provider)
         session = Session(
             name=name,
@@ -157,8 +161,7 @@ class SessionService:
             options={**target.options, "runtime": target.runtime},
             created_at=self._clock.time(),
         )
-        request = RuntimeRequest(session=name, project=project, options=target.options)
-        handle = await provider.acquire(request)
+        handle = await provider.acquire(_request(session, env))
         session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(session)
         try:
@@ -180,7 +183,7 @@ class SessionService:
         finally:
             await server.aclose()
 
-    async def _ready(self, session: Session) -> Session:
+    async def _ready(self, session: Session, env: Mapping[str, str]) -> Session:
         async with self._lock(f"session:{session.name}"):
             if session.handle is not None:
                 try:
@@ -188,14 +191,16 @@ class SessionService:
                     return session
                 except RuntimeLostError as error:
                     log.warning("runtime lost", extra={"session": session.name, "reason": error.message})
-            return await self._replace_runtime(session)
+            return await self._replace_runtime(session, env)
 
-    async def _replace_runtime(self, session: Session) -> Session:
+    async def _replace_runtime(self, session: Session, env: Mapping[str, str]) -> Session:
         """Get a new runtime for a session whose own is gone; its kernels' variables are gone with it."""
         provider = self._providers.get(session.provider)
-        options = {key: value for key, value in session.options.items() if key != "runtime"}
-        request = RuntimeRequest(session=session.name, project=session.project, options=options)
-        handle = await provider.acquire(request)
+        if session.handle is not None:
+            # What is left of the old one: kernels without their server, its folder.
+            with contextlib.suppress(ColabBridgeError):
+                await provider.release(session.handle)
+        handle = await provider.acquire(_request(session, env))
         renewed = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(renewed)
         self.notices.append(
@@ -263,6 +268,14 @@ class SessionService:
         notice = handle.data.get("notice")
         if notice and notice not in self.notices:
             self.notices.append(str(notice))
+
+
+def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:
+    """Return what a provider is asked for; the caller's active environment is a wish that no option expresses."""
+    options = {key: value for key, value in session.options.items() if key != "runtime"}
+    if session.provider == "local" and (python := environment_python(env)):
+        options["env_python"] = python
+    return RuntimeRequest(session=session.name, project=session.project, options=options)
 
 
 def _same_target(session: Session, target: Target) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from colab_bridge.config.caller import caller_env
 from colab_bridge.config.project import find_root
 from colab_bridge.kernels.proxy.arguments import Arguments
 
@@ -48,7 +49,7 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
         "project": str(arguments.project or find_root(cwd)),
         "cwd": str(cwd),
         "identity": identity,
-        "env": {name: value for name, value in environ.items() if name.startswith("COLAB_BRIDGE_")},
+        "env": caller_env(environ),
     }
     for name in ("runtime", "session", "kernel_name"):
         if value := getattr(arguments, name):
