@@ -22,7 +22,8 @@ closed     yes     unlimited       only if somebody else is connected: then noth
 cannot be seen from here: a server with ``buffer_offline_messages = False`` and a client that connected and left
 again while we were away. Both matter only where the limit is off, which only servers that we start ourselves claim.
 
-Apart from reconnects, a server that limits output says so in the stream: :func:`limit_notice`.
+Apart from reconnects, a server that limits output says so in the stream (:func:`limit_notice`), and what ZMQ drops between
+kernel and server is noticed by :mod:`.control_pings`.
 
 Source: jupyter_server 1.24 and 2.21, ``ZMQChannelsWebsocketConnection`` and ``MappingKernelManager.start_buffering``,
 and experiments with a relay that resets, closes and swallows.
@@ -37,20 +38,13 @@ from enum import StrEnum
 from colab_bridge.wire.message import RawMessage
 
 __all__ = [
-    "PING_PREFIX",
     "LinkEnd",
     "is_output",
-    "is_ping_echo",
     "limit_notice",
     "loss_reason",
     "reconnect_delays",
 ]
 
-#: ``msg_id`` prefix of the control requests that reset the server's output counters. It is the same for all our
-#: processes: answers to those of an earlier daemon, replayed by the server, are dropped as well.
-PING_PREFIX = "colab-bridge-ping-"
-
-_PING_PREFIX_BYTES = PING_PREFIX.encode()
 _LIMIT_TEXTS = ("IOPub data rate exceeded.", "IOPub message rate exceeded.")
 #: The server's notice has about 450 characters; longer stream messages are never parsed.
 _MAX_NOTICE_BYTES = 2_000
@@ -104,12 +98,6 @@ def loss_reason(*, end: LinkEnd, active: bool, unlimited: bool, in_flight: bool,
     if others:
         return "another program is connected to the kernel, so the server kept no output for us"
     return ""
-
-
-def is_ping_echo(message: RawMessage) -> bool:
-    """Whether a message answers one of our control pings (reply, or busy and idle on iopub)."""
-    # The search in the bytes spares nearly all messages a second look.
-    return _PING_PREFIX_BYTES in message.parent and message.parent_id.startswith(PING_PREFIX)
 
 
 def is_output(message: RawMessage) -> bool:

@@ -13,7 +13,6 @@ Source: Jupyter Server, ``/api/kernels/<id>/channels``; Jupyter messaging protoc
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,15 +23,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
-from colab_bridge.kernels.link_rules import (
-    PING_PREFIX,
-    LinkEnd,
-    is_output,
-    is_ping_echo,
-    limit_notice,
-    loss_reason,
-    reconnect_delays,
-)
+from colab_bridge.kernels.control_pings import ControlPings, is_ping_echo
+from colab_bridge.kernels.link_rules import LinkEnd, is_output, limit_notice, loss_reason, reconnect_delays
 from colab_bridge.kernels.netloc import is_loopback
 from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.kernels.socket_ws import KernelSocket, open_channels
@@ -72,10 +64,10 @@ UPLOAD_STEP_BYTES = 64 * 1024
 FIRST_CHECK_S = 3.0
 MAX_CHECK_S = 60.0
 
-#: Five a second keep 20,000 small outputs complete on a server with default limits.
-LIMIT_PING_INTERVAL_S = 0.2
-#: Unanswered pings after which we wait: the kernel's control thread is blocked, and more would only pile up.
-MAX_UNANSWERED_PINGS = 10
+#: Control pings while busy. Five a second keep 20,000 small outputs complete on a server with default limits; where there
+#: is no limit they only watch for drops.
+LIMITED_PING_INTERVAL_S = 0.2
+UNLIMITED_PING_INTERVAL_S = 1.0
 
 
 class WebSocketUpstream:
@@ -115,8 +107,7 @@ class WebSocketUpstream:
         self._background_at = float("-inf")
         self._written_bytes = 0
         self._limit_told: str | None = None
-        self._ping_numbers = itertools.count(1)
-        self._unanswered_pings = 0
+        self._pings = ControlPings(session_id)
         self._went_silent = self._gone = False
         self._said_at = self._sent_at = self._checked_at = float("-inf")
         self._check_after_s = FIRST_CHECK_S
@@ -215,7 +206,7 @@ class WebSocketUpstream:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._went_silent = False
-        self._unanswered_pings = 0
+        self._pings.reconnected()
         try:
             if gap:
                 events.gap(gap)
@@ -223,8 +214,8 @@ class WebSocketUpstream:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, connection)
                 tasks.start_soon(self._watch, endpoint, connection)
-                if not endpoint.unlimited_output:
-                    tasks.start_soon(self._keep_under_limit, connection)
+                interval_s = UNLIMITED_PING_INTERVAL_S if endpoint.unlimited_output else LIMITED_PING_INTERVAL_S
+                tasks.start_soon(self._ping_kernel, connection, interval_s)
                 end, text = await self._read(connection, events)
                 ended_at = loop.time()
                 tasks.cancel_scope.cancel()
@@ -260,9 +251,10 @@ class WebSocketUpstream:
         now = asyncio.get_running_loop().time()
         self._said_at, self._check_after_s = now, FIRST_CHECK_S
         if is_ping_echo(message):
-            if message.channel == "control":
-                self._unanswered_pings = max(0, self._unanswered_pings - 1)
+            if reason := self._pings.echo(message):
+                events.gap(reason)
             return
+        self._pings.saw(message, now)
         if not self._busy.is_set() and is_output(message):
             self._background_at = now
         if (reason := limit_notice(message)) and message.parent_id != self._limit_told:
@@ -351,22 +343,18 @@ class WebSocketUpstream:
             # The reader reports it; this task ends with the connection.
             await anyio.sleep_forever()
 
-    async def _keep_under_limit(self, connection: KernelSocket) -> None:
-        """While the kernel is busy, make it say ``idle`` on iopub, which resets the server's output counters."""
+    async def _ping_kernel(self, connection: KernelSocket, interval_s: float) -> None:
+        """Send control pings while the kernel is busy; see :mod:`.control_pings`."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._busy.wait()
-            await anyio.sleep(LIMIT_PING_INTERVAL_S)
-            if not self._busy.is_set() or self._unanswered_pings >= MAX_UNANSWERED_PINGS:
+            await anyio.sleep(interval_s)
+            if not self._busy.is_set() or self._pings.saturated:
                 continue
-            self._unanswered_pings += 1
             try:
-                await connection.send(encode(self._limit_ping(), connection.subprotocol))
+                await connection.send(encode(self._pings.make(loop.time()), connection.subprotocol))
             except ConnectionClosed:
                 return
-
-    def _limit_ping(self) -> RawMessage:
-        msg_id = f"{PING_PREFIX}{self._session_id}-{next(self._ping_numbers)}"
-        return RawMessage.build("control", "kernel_info_request", {}, msg_id=msg_id, session=self._session_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
