@@ -20,39 +20,64 @@ Output = dict[str, Any]
 _JOIN_AT = 65_536
 
 
+class _Display:
+    """What is shown under one ``display_id``, and in which cells; shared by its outputs, so that an update is one step."""
+
+    __slots__ = ("cells", "data", "metadata")
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
+        self.cells: dict[int, CellOutputs] = {}
+
+
 class DisplayRegistry:
     """Where each ``display_id`` of a notebook is shown, across its cells."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, list[tuple[CellOutputs, Output]]] = {}
+        self._displays: dict[str, _Display] = {}
 
-    def add(self, display_id: str, cell: CellOutputs, output: Output) -> None:
-        """Remember that an output of a cell shows this display."""
-        self._shown.setdefault(display_id, []).append((cell, output))
+    def add(self, display_id: str, cell: CellOutputs) -> _Display:
+        """Remember that a cell shows this display, and return it."""
+        display = self._displays.setdefault(display_id, _Display())
+        display.cells[id(cell)] = cell
+        return display
 
-    def update(self, display_id: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[CellOutputs]:
+    def update(self, display_id: str, data: dict[str, Any], metadata: dict[str, Any]) -> list[CellOutputs]:
         """Give new data to every output that shows a display.
 
         Returns:
             The cells that changed, each once.
         """
-        changed: dict[int, CellOutputs] = {}
-        for cell, output in self._shown.get(display_id, ()):
-            output["data"] = dict(data)
-            output["metadata"] = dict(metadata)
-            changed[id(cell)] = cell
-        for cell in changed.values():
+        display = self._displays.get(display_id)
+        if display is None:
+            return []
+        display.data, display.metadata = data, metadata
+        for cell in display.cells.values():
             cell.version += 1
-        return list(changed.values())
+        return list(display.cells.values())
 
     def forget(self, display_ids: Iterable[str], cell: CellOutputs) -> None:
-        """Remove a cell's outputs from these displays."""
+        """Forget that a cell shows these displays."""
         for display_id in display_ids:
-            left = [entry for entry in self._shown.get(display_id, ()) if entry[0] is not cell]
-            if left:
-                self._shown[display_id] = left
-            else:
-                self._shown.pop(display_id, None)
+            display = self._displays.get(display_id)
+            if display is not None:
+                display.cells.pop(id(cell), None)
+                if not display.cells:
+                    del self._displays[display_id]
+
+
+class _Shown:
+    """An output that shows a display."""
+
+    __slots__ = ("_display", "_own")
+
+    def __init__(self, display: _Display, own: Output) -> None:
+        self._display = display
+        self._own = own
+
+    def as_output(self) -> Output:
+        return {**self._own, "data": self._display.data, "metadata": self._display.metadata}
 
 
 class _Stream:
@@ -117,7 +142,7 @@ class CellOutputs:
         self.version = 0
         self._registry = registry
         self._collapse = collapse_progress
-        self._outputs: list[Output | _Stream] = []
+        self._outputs: list[Output | _Stream | _Shown] = []
         self._display_ids: set[str] = set()
         self._clear_before_next = False
         for output in outputs:
@@ -126,7 +151,7 @@ class CellOutputs:
     @property
     def outputs(self) -> list[Output]:
         """The outputs as nbformat has them, ready for JSON; a new list of new dictionaries."""
-        return [output.as_output() if isinstance(output, _Stream) else dict(output) for output in self._outputs]
+        return [dict(output) if isinstance(output, dict) else output.as_output() for output in self._outputs]
 
     def apply(self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[bytes] = ()) -> bool:
         """Take in one iopub message of the cell's request.
@@ -183,13 +208,17 @@ class CellOutputs:
         output: Output = {"output_type": msg_type, "data": data, "metadata": metadata}
         if msg_type == "execute_result":
             output["execution_count"] = self.execution_count
-        self._append(output)
+        self._run_delayed_clear()
         if display_id:
             self._display_ids.add(display_id)
-            self._registry.add(display_id, self, output)
+            display = self._registry.add(display_id, self)
+            display.data, display.metadata = data, metadata
+            self._append(_Shown(display, output))
+        else:
+            self._append(output)
         return True
 
-    def _append(self, output: Output) -> None:
+    def _append(self, output: Output | _Shown) -> None:
         self._run_delayed_clear()
         self._outputs.append(output)
         self.version += 1

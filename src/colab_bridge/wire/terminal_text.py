@@ -7,7 +7,6 @@ import re
 __all__ = ["collapse_carriage_returns", "collapse_open_line"]
 
 _CSI = re.compile(r"\x1b\[([0-?]*[ -/]*)([@-~])")
-_OVERWRITTEN_LINE = re.compile(r"[^\n]*\r[^\n]*")
 
 
 def collapse_carriage_returns(text: str) -> str:
@@ -21,7 +20,7 @@ def collapse_carriage_returns(text: str) -> str:
     """
     if "\r" not in text:
         return text
-    return _OVERWRITTEN_LINE.sub(lambda match: _closed(match[0]), text)
+    return "\n".join([_closed(line) if "\r" in line else line for line in text.split("\n")])
 
 
 def collapse_open_line(line: str) -> str:
@@ -36,7 +35,8 @@ def collapse_open_line(line: str) -> str:
         return _with_escapes(line)
     segments = line.split("\r")
     full = _overlay(segments)
-    return full + "\r" + segments[-1] if len(full) > len(segments[-1]) else full
+    last = segments[-1]
+    return full if last and len(full) == len(last) else f"{full}\r{last}"
 
 
 def _closed(line: str) -> str:
