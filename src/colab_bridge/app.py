@@ -30,6 +30,9 @@ __all__ = ["App", "open_app"]
 
 log = logging.getLogger(__name__)
 
+#: Most seconds that a request waits for the take-over; local runtimes need some milliseconds.
+RECOVERY_WAIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
@@ -44,6 +47,7 @@ class App:
         runs: Runs.
         clock: Time source.
         stopping: Set when the process is to end.
+        recovered: Set when everything that an earlier daemon left has been taken over.
         started_at: Unix seconds.
         notices: Sentences about the state that was found at the start.
     """
@@ -56,8 +60,17 @@ class App:
     runs: RunService
     clock: Clock
     stopping: anyio.Event
+    recovered: anyio.Event
     started_at: float
     notices: list[str] = field(default_factory=list)
+
+    async def wait_recovered(self) -> None:
+        """Wait until sessions, kernels and runs of an earlier daemon are known again, or for a while.
+
+        A server that does not answer must not hold up what has nothing to do with it.
+        """
+        with anyio.move_on_after(RECOVERY_WAIT_S):
+            await self.recovered.wait()
 
     def all_notices(self) -> list[str]:
         """Return every sentence that ``status`` shows."""
@@ -98,6 +111,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 runs=runs,
                 clock=clock,
                 stopping=anyio.Event(),
+                recovered=anyio.Event(),
                 started_at=clock.time(),
                 notices=notices,
             )
@@ -122,8 +136,11 @@ def _own_settings(paths: Paths, notices: list[str]) -> Settings:
 
 async def _take_over(app: App, keep_days: float) -> None:
     unfinished = app.store.runs(status=RunStatus.RUNNING, limit=1000)
-    adopted = await app.sessions.recover(app.pool, unfinished)
-    await app.runs.recover(adopted)
+    try:
+        adopted = await app.sessions.recover(app.pool, unfinished)
+        await app.runs.recover(adopted)
+    finally:
+        app.recovered.set()
     for kernel in adopted:
         app.front_ends.expect_return(kernel)
     await anyio.to_thread.run_sync(_prune_records, app.paths.records_dir, {k.id for k in adopted}, keep_days)

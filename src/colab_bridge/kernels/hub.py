@@ -106,12 +106,12 @@ class HubKernel:
         """Empty, or why the kernel is dead."""
         return self._died
 
-    def adopt(self, *, after: int | None, server_says_busy: bool) -> None:
+    def adopt(self, *, after: int | None, server_says_busy: bool | None) -> None:
         """Take over from a daemon that was killed: read what was under way from the record.
 
         Args:
             after: Record number from which unfinished work is looked for; None for the last few thousand entries.
-            server_says_busy: What the Jupyter server reports as the kernel's execution state.
+            server_says_busy: What the Jupyter server reports as the kernel's execution state; None when it did not answer.
         """
         if after is None:
             after = self.record.next_seq - 1 - ADOPTED_ENTRIES
@@ -121,7 +121,8 @@ class HubKernel:
                 cursor = entry.seq
                 self._adopt_entry(entry)
         self._fence.link_lost()
-        self._activity.server_reported(busy=server_says_busy)
+        if server_says_busy is not None:
+            self._activity.server_reported(busy=server_says_busy)
         self._refresh_state()
 
     def _adopt_entry(self, entry: Entry) -> None:

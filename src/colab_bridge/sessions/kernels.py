@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 from colab_bridge._util.ids import new_id
-from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.kernels.rest import JupyterServer
@@ -182,13 +182,19 @@ class KernelPool:
         Returns:
             False when the server does not have it any more; its record stays on disk.
         """
-        server = await self.server(kernel.session)
-        state = await server.kernel(kernel.remote_id)
-        if state is None:
-            self._store.delete_kernel(kernel.id)
-            return False
+        busy: bool | None = None
+        try:
+            state = await (await self.server(kernel.session)).kernel(kernel.remote_id)
+        except TransientError as error:
+            # The server may come back; the link waits for it, and says so if the kernel is gone then.
+            log.warning("kernel not checked", extra={"kernel": kernel.id, "reason": error.message})
+        else:
+            if state is None:
+                self._store.delete_kernel(kernel.id)
+                return False
+            busy = state.execution_state == "busy"
         hub = self._open(kernel, start=False)
-        hub.adopt(after=after, server_says_busy=state.execution_state == "busy")
+        hub.adopt(after=after, server_says_busy=busy)
         hub.declare_takeover()
         self._tasks.start_soon(self._keep_link, kernel, hub)
         return True

@@ -14,7 +14,7 @@ import anyio
 from colab_bridge.config.caller import environment_python
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
-from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
 from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
@@ -239,12 +239,17 @@ class SessionService:
         Returns:
             The kernels that live.
         """
-        adopted = []
-        for session in self._store.sessions():
-            for kernel in self._store.kernels(session.name):
-                first = min((run.first_seq for run in unfinished if run.kernel == kernel.id), default=None)
-                if await self._adopt(pool, kernel, first):
-                    adopted.append(kernel)
+        adopted: list[KernelRecord] = []
+
+        async def take(kernel: KernelRecord) -> None:
+            first = min((run.first_seq for run in unfinished if run.kernel == kernel.id), default=None)
+            if await self._adopt(pool, kernel, first):
+                adopted.append(kernel)
+
+        async with anyio.create_task_group() as tasks:
+            for session in self._store.sessions():
+                for kernel in self._store.kernels(session.name):
+                    tasks.start_soon(take, kernel)
         return adopted
 
     async def _adopt(self, pool: KernelPool, kernel: KernelRecord, first_seq: int | None) -> bool:
@@ -252,10 +257,6 @@ class SessionService:
             return await pool.adopt(kernel, after=first_seq)
         except RuntimeLostError:
             self._store.delete_kernel(kernel.id)
-            return False
-        except TransientError as error:
-            # The server may come back: keep the row, so that the next start of the daemon finds the kernel.
-            self.notices.append(f"kernel {kernel.id} of session {kernel.session}: {error.message}")
             return False
         except ColabBridgeError as error:
             self.notices.append(f"kernel {kernel.id} of session {kernel.session}: {error.message}")
