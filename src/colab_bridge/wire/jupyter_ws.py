@@ -31,6 +31,7 @@ V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 _FIXED_OFFSETS = 6
 _U64 = struct.Struct("<Q")
 _U32 = struct.Struct("!I")
+_MAX_U32 = 2**32 - 1
 _CHANNEL_NAMES = {name.encode(): name for name in CHANNELS}
 
 Data = bytes | bytearray | memoryview
@@ -88,7 +89,7 @@ def encode_json(message: RawMessage) -> str | bytes:
     """Return the default framing of a message: a text without buffers, else bytes.
 
     Raises:
-        MessageError: a part is no JSON object.
+        MessageError: a part is no JSON object, or a buffer begins beyond 4 GiB.
     """
     value = {
         "header": message.header_fields(),
@@ -106,6 +107,8 @@ def encode_json(message: RawMessage) -> str | bytes:
     for part in parts:
         offsets.append(offset)
         offset += len(part)
+    if offsets[-1] > _MAX_U32:
+        raise MessageError("message is too large for the default framing (4 GiB)")
     return b"".join((struct.pack(f"!{len(parts) + 1}I", len(parts), *offsets), *parts))
 
 
@@ -158,7 +161,10 @@ def _from_value(value: dict[str, Any], buffers: list[bytes]) -> RawMessage:
     parts = [value.get(name) or {} for name in ("header", "parent_header", "metadata", "content")]
     if not all(isinstance(part, dict) for part in parts):
         raise MessageError("a part of the message is no JSON object")
-    header, parent, metadata, content = (dump_json(part) for part in parts)
+    try:
+        header, parent, metadata, content = (dump_json(part) for part in parts)
+    except RecursionError as error:  # writing may need a little more depth than reading did
+        raise MessageError("frame is nested too deeply") from error
     return RawMessage(channel, header, parent, metadata, content, buffers)
 
 
