@@ -20,6 +20,7 @@ from jupyter_core.paths import jupyter_path
 
 from colab_bridge.client.address import find
 from colab_bridge.client.daemon import DaemonClient
+from colab_bridge.config.caller import environment_python
 from colab_bridge.config.layers import shadowed_file
 from colab_bridge.config.paths import HOME_VARIABLE, Paths
 from colab_bridge.config.schema import BUILT_IN_RUNTIME
@@ -284,9 +285,8 @@ def check_interpreter(machine: Machine) -> list[Check]:
     options: dict[str, str] = {}
     if machine.resolved and machine.resolved.settings.local.python:
         options["python"] = machine.resolved.settings.local.python
-    active = machine.environ.get("VIRTUAL_ENV") or machine.environ.get("CONDA_PREFIX")
-    if active:
-        options["env_python"] = str(_python_in(Path(active)))
+    if active := environment_python(machine.environ):
+        options["env_python"] = active
     cache = InterpreterCache(machine.paths.cache_dir / "interpreters.json")
     try:
         chosen = choose_interpreter(machine.project, options, cache)
@@ -296,13 +296,6 @@ def check_interpreter(machine: Machine) -> list[Check]:
         text, _, fix = chosen.notice.partition("; to change that: ")
         return [Check(id="interpreter", status=Status.WARN, text=text, fix=fix)]
     return [Check(id="interpreter", status=Status.OK, text=f"local kernels run with {chosen.path}")]
-
-
-def _python_in(prefix: Path) -> Path:
-    if os.name == "nt":
-        inside = prefix / "Scripts" / "python.exe"
-        return inside if inside.exists() else prefix / "python.exe"
-    return prefix / "bin" / "python"
 
 
 def check_kernelspecs(machine: Machine) -> list[Check]:

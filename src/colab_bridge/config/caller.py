@@ -11,9 +11,7 @@ _ENVIRONMENTS = ("VIRTUAL_ENV", "CONDA_PREFIX")
 
 def caller_env(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that go with a request: ours, and the Python environment that is active."""
-    return {
-        name: value for name, value in environ.items() if name.startswith("COLAB_BRIDGE_") or name in _ENVIRONMENTS
-    }
+    return {name: value for name, value in environ.items() if name.startswith("COLAB_BRIDGE_") or name in _ENVIRONMENTS}
 
 
 def environment_python(env: Mapping[str, str]) -> str | None:

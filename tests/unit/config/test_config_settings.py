@@ -161,7 +161,10 @@ def test_control_characters_of_a_foreign_file_do_not_reach_the_terminal(place: P
         ("local.isolated = 'yes'", "boolean"),
         ("port = [1]", "integer"),
         ("port = 1979-05-27", "integer"),
+        ("provider = 'a b'", "letters"),
         ("runtimes.gpu.url = 'ftp://x'", "address"),
+        ("runtimes.gpu.url = 'http://x:99999/'", "not a valid address"),
+        ("runtimes.gpu.url = 'http://x/ y'", "spaces"),
         ("runtimes.gpu.url = 'https://me:pw@x/'", "password"),
         ("runtimes.gpu.token_env = 'a b'", "name of an environment variable"),
     ],
@@ -320,6 +323,7 @@ def test_words_for_yes_and_no_are_understood_in_variables(place: Place, text: st
         ("COLAB_BRIDGE_PORT", "x"),
         ("COLAB_BRIDGE_PORT", "9" * 5000),
         ("COLAB_BRIDGE_RESTART_WINDOW_S", "nan"),
+        ("COLAB_BRIDGE_RESTART_WINDOW_S", "soon"),
         ("COLAB_BRIDGE_LOCAL__ISOLATED", "maybe"),
     ],
 )

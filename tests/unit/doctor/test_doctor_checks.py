@@ -143,6 +143,12 @@ def test_a_configured_interpreter_without_ipykernel_fails(machine: Machine, tmp_
     assert "pip install ipykernel" in found.fix
 
 
+def test_an_active_environment_is_taken_into_account(machine: Machine, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True, timeout=60)
+    found = only(checks.check_interpreter(replace(machine, environ={"VIRTUAL_ENV": str(tmp_path / "bare")})))
+    assert found.status is Status.WARN
+
+
 def test_this_interpreter_can_run_kernels(machine: Machine) -> None:
     assert only(checks.check_interpreter(machine)).status is Status.OK
 
