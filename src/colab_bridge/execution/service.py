@@ -207,7 +207,7 @@ class RunService:
         self._finish_offline(run, "the kernel was gone when the daemon came back")
         if request.notebook:
             with contextlib.suppress(ColabBridgeError, OSError):
-                await anyio.to_thread.run_sync(rebuild_notebook, self._paths.records_dir, self.run(run.id), None)
+                await rebuild_notebook(self._paths.records_dir, self.run(run.id), None)
 
     def _finish_offline(self, run: Run, reason: str) -> None:
         self._store.put_run(
@@ -363,7 +363,7 @@ class RunService:
         if run.kind is not RunKind.NOTEBOOK:
             raise UserError(f"run {run.id} is no notebook run", hint=f"colab-bridge logs {run.id}", code="CB-USER-041")
         target = Path(path) if path else None
-        return await anyio.to_thread.run_sync(rebuild_notebook, self._paths.records_dir, run, target)
+        return await rebuild_notebook(self._paths.records_dir, run, target, self._hub_or_none(run.kernel))
 
 
 def _target_of(run: Run) -> Path:

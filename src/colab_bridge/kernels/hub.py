@@ -332,7 +332,8 @@ class HubKernel:
         Args:
             after: Number of the last entry that the caller has seen; 0 for all.
         """
-        cursor = after
+        # Numbers above the last one come from a time whose end a power cut took away.
+        cursor = min(after, self.record.next_seq - 1)
         while True:
             batch = self.record.read(cursor)
             if batch:
