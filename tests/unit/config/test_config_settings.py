@@ -238,9 +238,10 @@ def test_a_project_cannot_ask_for_any_variable_of_the_user(place: Place) -> None
     assert "AWS_SECRET_ACCESS_KEY" in place.refuses({"AWS_SECRET_ACCESS_KEY": "k3y"}).message
 
 
+@pytest.mark.parametrize("secret", ["token = 't'", "token_env = 'MY_TOKEN'"])
 @pytest.mark.parametrize("text", ["url = 'http://evil'", "verify_tls = false"])
-def test_a_project_cannot_send_the_users_token_elsewhere(place: Place, text: str) -> None:
-    place.user("[runtimes.gpu]\nurl = 'https://mine'\ntoken = 't'\n")
+def test_a_project_cannot_send_the_users_token_elsewhere(place: Place, secret: str, text: str) -> None:
+    place.user(f"[runtimes.gpu]\nurl = 'https://mine'\n{secret}\n")
     place.own(f"[runtimes.gpu]\n{text}\n")
     assert "your own token" in place.refuses().message
 
