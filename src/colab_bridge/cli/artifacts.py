@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colab_bridge._util.atomic import write_atomic
-
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "has_picture"]
 
 # In the order of Jupyter's own preference: of several forms of one picture the best is kept. All but the last group are
 # base64 on the wire, see "display_data" of the Jupyter messaging protocol.
@@ -60,6 +58,8 @@ class Artifacts:
         return None
 
     def _write(self, name: str, content: bytes) -> Path:
+        from colab_bridge._util.atomic import write_atomic  # 4 ms that a run without pictures does not need
+
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / name
         write_atomic(path, content, mode=0o600)

@@ -11,7 +11,7 @@ from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.group import UnknownCommandError
 from colab_bridge.errors import ColabBridgeError, InternalError, UserError
 
-__all__ = ["BROKEN_PIPE_STATUS", "INTERRUPTED_STATUS", "report"]
+__all__ = ["INTERRUPTED_STATUS", "broken_pipe", "report"]
 
 INTERRUPTED_STATUS = 130
 # What a shell reports for a program that SIGPIPE has ended.
@@ -29,8 +29,9 @@ def report(error: BaseException, invocation: Invocation) -> int:
         The exit status.
     """
     if isinstance(error, BrokenPipeError):
-        _silence_stdout()
-        return BROKEN_PIPE_STATUS
+        return broken_pipe()
+    if isinstance(error, SystemExit):  # click ends so when its own output meets a closed pipe
+        return error.code if isinstance(error.code, int) else 1
     if isinstance(error, (KeyboardInterrupt, click.Abort, EOFError)):
         invocation.console.err("\n" if invocation.console.err_tty else "")
         return INTERRUPTED_STATUS
@@ -96,8 +97,10 @@ def _crash(error: BaseException, invocation: Invocation) -> InternalError:
     return InternalError(message, hint=f"This is a defect of Colab Bridge; please report it with {where}")
 
 
-def _silence_stdout() -> None:
+def broken_pipe() -> int:
+    """Make sure that nothing is said about a reader who has gone, and return the exit status for it."""
     # Python flushes stdout once more at its end; that must not fail again with a message.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
+    return BROKEN_PIPE_STATUS

@@ -10,6 +10,7 @@ from typing import Any
 
 from colab_bridge.cli.answers import read_answer
 from colab_bridge.cli.console import Console
+from colab_bridge.cli.failure import INTERRUPTED_STATUS, broken_pipe
 from colab_bridge.cli.interrupts import Interrupts
 from colab_bridge.cli.keys import Keys
 from colab_bridge.cli.printer import Printer
@@ -20,7 +21,6 @@ from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError
 
 __all__ = ["watch"]
 
-INTERRUPTED_STATUS = 130
 # After this long without an end, the interrupt is taken as ignored.
 IGNORED_AFTER_S = 5.0
 # A call must not hold back the prompt for longer than a second; the daemon carries on with it all the same.
@@ -70,7 +70,7 @@ def watch(
         except BrokenPipeError:
             # The reader of our output has gone. A program in a pipe ends there, so this one does.
             watcher.interrupt_quietly()
-            raise
+            return broken_pipe()
 
 
 class _Watcher:

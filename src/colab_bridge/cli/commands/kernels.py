@@ -48,7 +48,8 @@ def install_specs(invocation: Invocation, prefix: Path | None, sys_prefix: bool)
     settings = load_settings(invocation.paths, Path(invocation.project), invocation.environment(), {}).settings
     infos = [RuntimeSpecInfo(runtime=_LOCAL, display_name="Colab Bridge (local)")]
     infos += [
-        RuntimeSpecInfo(runtime=name, display_name=f"Colab Bridge ({name})") for name in sorted(settings.runtimes)
+        RuntimeSpecInfo(runtime=name, display_name=f"Colab Bridge ({name})", kernel_name=runtime.kernel or None)
+        for name, runtime in sorted(settings.runtimes.items())
     ]
     target = _target(prefix, sys_prefix=sys_prefix)
     paths = install({spec_name(info.runtime): info for info in infos}, target)

@@ -48,7 +48,7 @@ def _loop(invocation: Invocation, target: Target) -> int:
             continue
         if code is None:
             invocation.console.err("\n" if invocation.console.interactive else "")
-            return status
+            return 0 if invocation.console.interactive else status
         try:
             status = start_run(invocation, target, {"kind": "code", "code": code})
         except UserError:
@@ -58,7 +58,7 @@ def _loop(invocation: Invocation, target: Target) -> int:
             invocation.console.note(f"  {error.hint}")
             status = error.exit_status
         if status == INTERRUPTED_STATUS and not invocation.console.interactive:
-            return status
+            return 0 if invocation.console.interactive else status
 
 
 def _read_entry(invocation: Invocation) -> str | None:
