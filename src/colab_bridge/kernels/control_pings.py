@@ -60,11 +60,13 @@ class ControlPings:
         self._numbers = itertools.count(1)
         self._pings: dict[str, _Ping] = {}
         self._without_idle: dict[str, float] = {}
+        self._idle_first: dict[str, None] = {}  # idle seen, reply not yet: the two channels are not ordered
 
     def reconnected(self) -> None:
         """Forget the pings of an earlier connection, whose echoes may rightly be missing."""
         self._pings.clear()
         self._without_idle.clear()
+        self._idle_first.clear()
 
     @property
     def saturated(self) -> bool:
@@ -93,10 +95,19 @@ class ControlPings:
             now: Seconds of a monotonic clock.
         """
         if message.channel == "shell" and message.msg_type == "execute_reply":
-            if len(self._without_idle) < MAX_WAITING:
+            if message.parent_id in self._idle_first:
+                del self._idle_first[message.parent_id]
+            elif len(self._without_idle) < MAX_WAITING:
                 self._without_idle[message.parent_id] = now
-        elif self._without_idle and message.channel == "iopub" and _state(message) == "idle":
-            self._without_idle.pop(message.parent_id, None)
+        elif message.channel == "iopub" and _state(message) == "idle":
+            self._saw_idle(message.parent_id)
+
+    def _saw_idle(self, execution: str) -> None:
+        if self._without_idle.pop(execution, None) is not None:
+            return
+        self._idle_first[execution] = None
+        if len(self._idle_first) > MAX_WAITING:
+            del self._idle_first[next(iter(self._idle_first))]
 
     def echo(self, message: RawMessage) -> str:
         """Take note of an echo.
