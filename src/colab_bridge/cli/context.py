@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colab_bridge.cli.console import Console
+from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Invocation:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that the daemon must know of this call."""
-        return {name: value for name, value in os.environ.items() if name.startswith("COLAB_BRIDGE_")}
+        return caller_env(os.environ)
 
     def base(self) -> dict[str, Any]:
         """Return the members that all run requests have."""
