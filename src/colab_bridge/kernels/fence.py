@@ -69,7 +69,7 @@ class RequestFence:
         self._inputs: dict[str, RawMessage] = {}
         self._link = 0
         self._link_known = False
-        self._counter: int | None = None
+        self._counter = 0  # right for a kernel that was made for us; else too low, and nothing is sent again
         self._fence: str | None = None
         self._before: set[str] = set()
         self._unanswered: list[dict[str, Any]] = []
@@ -135,13 +135,19 @@ class RequestFence:
         headers, self._unanswered = self._unanswered, []
         return headers
 
+    @property
+    def active(self) -> bool:
+        """Whether a fence is under way. Requests held back until it is done keep their order, and can be told apart."""
+        return self._fence is not None
+
     def clear(self) -> None:
         """Forget everything, because the kernel that it was sent to is gone."""
         self._requests.clear()
         self._inputs.clear()
         self._before.clear()
         self._unanswered.clear()
-        self._fence = self._counter = None
+        self._fence = None
+        self._counter = 0
 
     # -- proofs ----------------------------------------------------------------------------------------------
 
@@ -185,18 +191,20 @@ class RequestFence:
     def _use_counter(self, before: list[_Request], counter: int | None) -> None:
         """Mark as arrived what the kernel has counted although we saw nothing of it.
 
-        The kernel takes requests in order, so the surplus belongs to the first ones. A surplus larger than what we sent
-        comes from somebody else's code; then nothing is sent again, because running twice is worse than saying so.
+        The kernel takes the requests of one connection in order, so the surplus belongs to the first ones. A surplus that
+        cannot be assigned (larger than what we sent: somebody else's code; or spread over requests of several
+        connections) counts for all: then nothing is sent again, because running twice is worse than saying so.
         """
-        if counter is None or (self._counter is None and counter > 0):
+        if counter is None:
             return
-        seen = (self._counter or 0) + sum(r.arrived and r.counts and not r.counted for r in before)
-        surplus = counter - seen
+        surplus = counter - self._counter - sum(r.arrived and r.counts and not r.counted for r in before)
         self._counter = counter
         unproven = [request for request in before if not request.arrived]
-        last = max((i for i, r in enumerate(unproven) if r.counts), default=-1)
-        for index, request in enumerate(unproven):
-            if surplus <= 0 or index > last:
+        counting = [request for request in unproven if request.counts]
+        if len({request.link for request in counting}) > 1 and 0 < surplus:
+            surplus = len(counting)
+        for request in unproven:
+            if surplus <= 0 or not any(other.counts and not other.arrived for other in unproven):
                 break
             request.arrived = True
             surplus -= request.counts

@@ -87,7 +87,7 @@ def translate(error: BaseException, endpoint: Endpoint) -> ColabBridgeError:
     """
     address = address_of(endpoint)
     for cause in _causes(error):
-        found = _translate_one(cause, address)
+        found = _translate_one(cause, address, tls=endpoint.base_url.lower().startswith("https:"))
         if found is not None:
             return found
     return TransientError(
@@ -96,7 +96,9 @@ def translate(error: BaseException, endpoint: Endpoint) -> ColabBridgeError:
     )
 
 
-def _translate_one(error: BaseException, address: str) -> ColabBridgeError | None:
+def _translate_one(error: BaseException, address: str, *, tls: bool) -> ColabBridgeError | None:
+    if isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+        return None  # how a handshake waits; what ended the waiting follows in the chain
     if isinstance(error, ssl.SSLError):
         return _tls_error(error, address)
     if isinstance(error, socket.gaierror):
@@ -112,7 +114,10 @@ def _translate_one(error: BaseException, address: str) -> ColabBridgeError | Non
     if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
         return TransientError(
             f"the Jupyter server at {address} did not answer in time",
-            hint="check that the server runs and that no firewall is between, then try again",
+            # A plain HTTP server waits for the end of what it takes for a request line, and never answers TLS.
+            hint="check that the server runs and really speaks https; if not, write http:// in the URL"
+            if tls
+            else "check that the server runs and that no firewall is between, then try again",
         )
     if isinstance(error, (httpx2.ProxyError, ImportError)):
         return UserError(
