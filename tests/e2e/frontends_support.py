@@ -115,6 +115,7 @@ class FrontEnd:
         self.manager = KernelManager(kernel_name=kernel, **manager)
         self.manager.start_kernel(cwd=str(cwd), env={**os.environ, **(env or {})})
         self.client: BlockingKernelClient = self.manager.client()
+        self.seen: list[dict[str, Any]] = []  # everything on iopub since the kernel was ready
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
 
@@ -145,6 +146,8 @@ class FrontEnd:
         deadline = time.monotonic() + timeout_s
         while True:
             message = getattr(self.client, f"get_{channel}_msg")(timeout=max(0.01, deadline - time.monotonic()))
+            if channel == "iopub":
+                self.seen.append(message)
             if accept(message):
                 return dict(message)
 

@@ -40,7 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 after a shutdown, 1 when the kernel died, another number when it could not begin.
     """
     signals = SignalPipe()
-    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(parse_arguments(sys.argv[1:] if argv is None else argv), signals)
+    finally:
+        signals.close()
+
+
+def _run(arguments: Arguments, signals: SignalPipe) -> int:
     try:
         info = read_connection_file(arguments.connection_file)
         sockets = KernelSockets(info)

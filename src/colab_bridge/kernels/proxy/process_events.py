@@ -59,6 +59,12 @@ class SignalPipe:
 
         asyncio.get_running_loop().add_reader(self._reader.fileno(), readable)
 
+    def close(self) -> None:
+        """Stop carrying signals, which are ignored from now on; the event loop must have ended."""
+        signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """Do nothing: the wake-up descriptor has carried the signal already."""
