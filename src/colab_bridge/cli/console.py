@@ -123,5 +123,5 @@ def plain(text: str) -> str:
         return text
     import re  # here because most texts have none and this is on the path of every command
 
-    # Source: ECMA-48, 5.4 (control sequences) and 8.3.89 (operating system commands).
-    return re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])", "", text)
+    # Source: ECMA-48, 5.4 (control sequences), 8.3.89 (operating system commands); ECMA-35, 13.2 (other escapes).
+    return re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-~])?", "", text)
