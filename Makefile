@@ -1,0 +1,83 @@
+# Everything a contributor or a newcomer types. Needs GNU make and Python 3.11 or newer; the rest is installed into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+CONSTRAINTS := constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+WORKERS ?= 2
+
+.PHONY: help setup demo test test-unit test-integration test-e2e bench lint format docs clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
+
+$(STAMPS)/venv:
+	@python=$$(sh scripts/find-python.sh) && "$$python" -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@mkdir -p $(STAMPS) && touch $@
+
+# The product itself, editable.
+$(STAMPS)/setup: $(STAMPS)/venv pyproject.toml $(CONSTRAINTS)
+	@echo "installing Colab Bridge into $(VENV) ..."
+	@$(PIP) install -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(STAMPS)/examples: $(STAMPS)/setup
+	@echo "installing what the examples use ..."
+	@$(PIP) install -c $(CONSTRAINTS) -e '.[examples]'
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/setup
+	@echo "installing what the tests use ..."
+	@$(PIP) install -c $(CONSTRAINTS) --group test --group ecosystem
+	@touch $@
+
+$(STAMPS)/lint: $(STAMPS)/test
+	@$(PIP) install -c $(CONSTRAINTS) --group lint
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/setup
+	@$(PIP) install -c $(CONSTRAINTS) --group docs
+	@touch $@
+
+setup: $(STAMPS)/setup ## Make .venv with .venv/bin/colab-bridge in it
+
+demo: $(STAMPS)/examples ## Run examples/sales/analysis.ipynb on the local runtime
+	@$(BIN)/colab-bridge run examples/sales/analysis.ipynb
+
+test: $(STAMPS)/test ## Install what the tests need and run all of them
+	@sh scripts/install-browser.sh --if-allowed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-unit: $(STAMPS)/test ## The pure, quick tests
+	$(BIN)/python -m pytest -n $(WORKERS) tests/unit
+
+test-integration: $(STAMPS)/test ## Tests with real processes on loopback
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/integration
+
+test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browser
+	@sh scripts/install-browser.sh --if-allowed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
+
+bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMPS)/lint ## Style, types, layers, dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
+
+format: $(STAMPS)/lint ## Put the code into its one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMPS)/docs ## Build the documentation into docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean: ## Remove what was built; the state of Colab Bridge itself is not touched
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .test-artifacts
