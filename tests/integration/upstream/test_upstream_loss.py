@@ -190,11 +190,15 @@ async def test_a_kernel_that_is_gone_at_reconnect_ends_the_link(limited: Any) ->
 
 @pytest.mark.anyio
 async def test_many_small_displays_arrive_or_the_loss_is_declared(limited: Any) -> None:
-    code = "from IPython.display import display\nfor i in range(20_000):\n    display({'text/plain': str(i)}, raw=True)"
+    # About 2,000 a second, twice the server's limit; faster, ZMQ itself drops when the machine is short of time.
+    code = (
+        "import time\nfrom IPython.display import display\nfor i in range(8_000):\n"
+        "    display({'text/plain': str(i)}, raw=True)\n    if i % 20 == 0:\n        time.sleep(0.01)"
+    )
     async with limited.link(ping_interval=2, ping_timeout=5) as link:
         msg_id = link.submit(code)
         await link.until(lambda: bool(link.of(msg_id, "execute_reply")) or bool(link.gaps), 40)
-        await link.until(lambda: len(link.of(msg_id, "display_data")) == 20_000 or bool(link.gaps), 10)
+        await link.until(lambda: len(link.of(msg_id, "display_data")) == 8_000 or bool(link.gaps), 10)
         assert not any(m.parent_id.startswith("colab-bridge-ping") for m in link.messages)
 
 
