@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import ssl
@@ -46,7 +46,8 @@ async def failure(way_in: Endpoint, call: Callable[[JupyterServer], Coroutine[An
     finally:
         await server.aclose()
     error = caught.value
-    assert error.hint and "\n" not in error.message + error.hint
+    assert error.hint
+    assert "\n" not in error.message + error.hint
     assert TOKEN not in error.message + error.hint + repr(error.__cause__)
     return error
 
@@ -112,13 +113,16 @@ async def test_a_wrong_token_is_an_auth_error(own_server: JupyterChild) -> None:
 @pytest.mark.anyio
 async def test_an_unknown_kernelspec_names_those_that_exist(own_server: JupyterChild) -> None:
     error = await failure(endpoint(own_server.port), lambda server: server.start_kernel("cobol"))
-    assert isinstance(error, UserError) and "cobol" in error.message and "python3" in error.hint
+    assert isinstance(error, UserError)
+    assert "cobol" in error.message
+    assert "python3" in error.hint
 
 
 @pytest.mark.anyio
 async def test_an_unreachable_server_is_named_with_host_and_port(free_tcp_port: int) -> None:
     error = await failure(endpoint(free_tcp_port), JupyterServer.check)
-    assert isinstance(error, TransientError) and f"127.0.0.1:{free_tcp_port}" in error.message
+    assert isinstance(error, TransientError)
+    assert f"127.0.0.1:{free_tcp_port}" in error.message
 
 
 @pytest.mark.anyio
@@ -127,7 +131,8 @@ async def test_plain_http_behind_an_https_url_is_explained(
 ) -> None:
     monkeypatch.setattr("colab_bridge.kernels.rest.CONNECT_TIMEOUT_S", 0.5)
     error = await failure(endpoint(own_server.port, scheme="https"), JupyterServer.check)
-    assert isinstance(error, TransientError) and "http://" in error.hint
+    assert isinstance(error, TransientError)
+    assert "http://" in error.hint
 
 
 @pytest.mark.anyio
@@ -153,15 +158,15 @@ async def test_what_is_no_jupyter_server_is_told_apart(response: bytes, kind: ty
 def self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .sign(key, hashes.SHA256())
     )
@@ -180,7 +185,8 @@ async def test_a_self_signed_certificate_is_refused_with_both_ways_out(tmp_path:
     async with answering(page("200 OK", "{}"), self_signed(tmp_path)) as port:
         error = await failure(endpoint(port, scheme="https"), JupyterServer.check)
         assert isinstance(error, UserError)
-        assert "SSL_CERT_FILE" in error.hint and "verify_tls" in error.hint
+        assert "SSL_CERT_FILE" in error.hint
+        assert "verify_tls" in error.hint
 
 
 @pytest.mark.anyio
@@ -261,7 +267,8 @@ async def test_a_token_that_stays_refused_is_a_reason_to_reconnect(own_server: J
         tasks.start_soon(upstream.run, seen.events)
         await seen.until(lambda: [state for state, _ in seen.states[1:]] == [LinkState.RECONNECTING])
         tasks.cancel_scope.cancel()
-    assert "token" in seen.states[-1][1] and "wrong" not in seen.states[-1][1]
+    assert "token" in seen.states[-1][1]
+    assert "wrong" not in seen.states[-1][1]
 
 
 @pytest.mark.anyio
@@ -296,5 +303,7 @@ async def test_a_server_without_the_v1_subprotocol_is_spoken_to_in_json() -> Non
             tasks.start_soon(upstream.run, seen.events)
             await seen.until(lambda: bool(seen.messages))
             tasks.cancel_scope.cancel()
-    assert received[0]["channel"] == "shell" and received[0]["header"]["msg_id"] == "q"
-    assert seen.messages[0].parent_id == "q" and seen.messages[0].msg_type == "kernel_info_reply"
+    assert received[0]["channel"] == "shell"
+    assert received[0]["header"]["msg_id"] == "q"
+    assert seen.messages[0].parent_id == "q"
+    assert seen.messages[0].msg_type == "kernel_info_reply"

@@ -55,7 +55,8 @@ def test_other_output_is_no_notice(message: RawMessage) -> None:
 def test_waits_between_tries_grow_to_ten_seconds_and_no_further() -> None:
     delays = list(itertools.islice(reconnect_delays(), 12))
     assert 0.1 <= delays[0] <= 0.2
-    assert all(delay <= 10.0 for delay in delays) and delays[-1] >= 6.6
+    assert all(delay <= 10.0 for delay in delays)
+    assert delays[-1] >= 6.6
 
 
 def echo(ping: RawMessage, state: str) -> RawMessage:

@@ -228,5 +228,6 @@ def test_clear_forgets_what_a_dead_kernel_was_asked() -> None:
     fence = RequestFence()
     fence.sent(execute("r"))
     fence.clear()
-    assert fence.pending() == [] and fence.start("f") == []
+    assert fence.pending() == []
+    assert fence.start("f") == []
     assert fence.received(reply(probe("f", "s"), 0)) == []
