@@ -60,6 +60,8 @@ def _job_code(request: RunRequest, cwd: str | None) -> str:
 def _code_outcome(result: ExecutionResult) -> Outcome:
     if result.status == "ok":
         return Outcome(status=RunStatus.OK, exit_code=0, lost=result.lost)
+    if result.ename == "SystemExit":
+        return _exit_outcome(result)
     interrupted = result.ename == "KeyboardInterrupt"
     return Outcome(
         status=RunStatus.INTERRUPTED if interrupted else RunStatus.ERROR,
@@ -68,6 +70,13 @@ def _code_outcome(result: ExecutionResult) -> Outcome:
         evalue=result.evalue,
         lost=result.lost,
     )
+
+
+def _exit_outcome(result: ExecutionResult) -> Outcome:
+    """Turn ``sys.exit(...)`` into the exit status that the interpreter would end with."""
+    text = result.evalue
+    code = 0 if text in ("", "None", "0") else int(text) & 0xFF if text.lstrip("-").isdecimal() else 1
+    return Outcome(status=RunStatus.OK if code == 0 else RunStatus.ERROR, exit_code=code, lost=result.lost)
 
 
 def _program_outcome(result: ExecutionResult) -> Outcome:
