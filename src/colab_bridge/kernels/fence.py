@@ -1,9 +1,9 @@
 """Which requests never arrived, found out after a reconnect. Pure.
 
 A request that was written to a connection which then died may have arrived or not. Sending all of them again would run
-code twice, sending none would leave a front end waiting for ever. So after a reconnect a *fence* goes up the shell channel,
-and since a kernel takes shell requests in order, its reply proves that everything sent before is either answered, begun,
-or was never there.
+code twice, sending none would leave a front end waiting for ever. So after a reconnect a *fence* goes up the shell
+channel, and since a kernel takes shell requests in order, its reply proves that everything sent before is either answered,
+begun, or was never there.
 
 What counts as proof that a request arrived: its reply, any message on iopub that names it as its parent (the server's
 output limit never drops ``status``), or either of the two for a request written later to the same connection: TCP loses
@@ -191,8 +191,8 @@ class RequestFence:
     def _use_counter(self, before: list[_Request], counter: int | None) -> None:
         """Mark as arrived what the kernel has counted although we saw nothing of it.
 
-        The kernel takes the requests of one connection in order, so the surplus belongs to the first ones. A surplus that
-        cannot be assigned (larger than what we sent: somebody else's code; or spread over requests of several
+        The kernel takes the requests of one connection in order, so the surplus belongs to the first ones. A surplus
+        that cannot be assigned (larger than what we sent: somebody else's code; or spread over requests of several
         connections) counts for all: then nothing is sent again, because running twice is worse than saying so.
         """
         if counter is None:

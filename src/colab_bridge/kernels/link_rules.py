@@ -22,8 +22,8 @@ closed     yes     unlimited       only if somebody else is connected: then noth
 cannot be seen from here: a server with ``buffer_offline_messages = False`` and a client that connected and left
 again while we were away. Both matter only where the limit is off, which only servers that we start ourselves claim.
 
-Apart from reconnects, a server that limits output says so in the stream (:func:`limit_notice`), and what ZMQ drops between
-kernel and server is noticed by :mod:`.control_pings`.
+Apart from reconnects, a server that limits output says so in the stream (:func:`limit_notice`), and what ZMQ drops
+between kernel and server is noticed by :mod:`.control_pings`.
 
 Source: jupyter_server 1.24 and 2.21, ``ZMQChannelsWebsocketConnection`` and ``MappingKernelManager.start_buffering``,
 and experiments with a relay that resets, closes and swallows.

@@ -147,7 +147,7 @@ def _tls_error(error: ssl.SSLError, address: str) -> UserError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Iterate over an error, the errors in its group, and what caused them; the innermost knows most, so it comes first."""
+    """Iterate over an error, the errors in its group, and their causes; the innermost knows most, so it comes first."""
     chain: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo and len(chain) < 50:

@@ -1,7 +1,7 @@
 """The REST side of one Jupyter server: its kernelspecs and the life of its kernels.
 
-Works with jupyter_server 1.24 and later, JupyterHub user servers, Kernel Gateway and Enterprise Gateway: only calls that
-all of them answer are used.
+Works with jupyter_server 1.24 and later, JupyterHub user servers, Kernel Gateway and Enterprise Gateway: only calls
+that all of them answer are used.
 
 Source: Jupyter Server REST API, ``/api``, ``/api/kernelspecs`` and ``/api/kernels``.
 """
@@ -101,8 +101,8 @@ class _Answer:
 class JupyterServer:
     """Calls one Jupyter server; every call has a deadline and raises only errors of :mod:`colab_bridge.errors`.
 
-    All calls raise ``TransientError`` when the server does not answer or fails itself, ``AuthError`` when it refuses our
-    credentials, and ``UserError`` when what answers is no Jupyter server or its certificate is not trusted.
+    All calls raise ``TransientError`` when the server does not answer or fails itself, ``AuthError`` when it refuses
+    our     credentials, and ``UserError`` when what answers is no Jupyter server or its certificate is not trusted.
 
     Args:
         endpoint: The way in.

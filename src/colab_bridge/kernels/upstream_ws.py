@@ -1,8 +1,8 @@
 """The plain kernel WebSocket as an upstream: any Jupyter server, nothing installed on it.
 
 What it does beyond carrying messages: it acknowledges at once (see :mod:`.socket_ws`), notices a black hole within
-seconds, comes back with the same ``session_id`` so that the server replays, keeps the server's output limit from dropping
-output where that can be done, and says when output may have been lost (the table is in :mod:`.link_rules`).
+seconds, comes back with the same ``session_id`` so that the server replays, keeps the server's output limit from
+dropping output where that can be done, and says when output may have been lost (the table is in :mod:`.link_rules`).
 
 What it does not do: it sends nothing twice, and it invents no message. A message that was written to a connection that
 then died may or may not have arrived; :class:`~colab_bridge.kernels.fence.RequestFence` finds out.
@@ -64,8 +64,8 @@ UPLOAD_STEP_BYTES = 64 * 1024
 FIRST_CHECK_S = 3.0
 MAX_CHECK_S = 60.0
 
-#: Control pings while busy. Five a second keep 20,000 small outputs complete on a server with default limits; where there
-#: is no limit they only watch for drops.
+#: Control pings while busy. Five a second keep 20,000 small outputs complete on a server with default limits; where
+#: there is no limit they only watch for drops.
 LIMITED_PING_INTERVAL_S = 0.2
 UNLIMITED_PING_INTERVAL_S = 1.0
 
@@ -139,7 +139,7 @@ class WebSocketUpstream:
         self._wake_writer.set()
 
     def set_busy(self, busy: bool) -> None:
-        """Say whether the kernel executes something: then its output limit is reset by pings, and a cut may lose output."""
+        """Say whether the kernel executes something: then it is pinged, and a cut may lose output."""
         if busy:
             self._busy.set()
         else:
@@ -185,7 +185,7 @@ class WebSocketUpstream:
         return endpoint, connection, gap
 
     async def _others_connected(self) -> bool:
-        """Ask the server whether the kernel has a connection; ours is down, so it is another's, or ours was not missed."""
+        """Ask whether the kernel has a connection: ours is down, so it is another's, or ours was not missed."""
         server = JupyterServer(await self._get_endpoint())
         try:
             kernel = await server.kernel(self._kernel_id)
@@ -274,7 +274,7 @@ class WebSocketUpstream:
         return LinkEnd.BROKEN, "the connection to the server broke"
 
     async def _write(self, connection: KernelSocket) -> None:
-        """Send what is queued. A message leaves the queue when it is handed to an open connection, and never comes back."""
+        """Send what is queued. What was handed to an open connection never comes back into the queue."""
         while connection.state is State.OPEN:
             if not self._queue:
                 self._wake_writer.clear()
@@ -310,7 +310,7 @@ class WebSocketUpstream:
             return
 
     async def _kernel_is_gone(self, endpoint: Endpoint) -> bool:
-        """Ask the server for the kernel when it owes us a word: a deleted kernel's WebSocket stays open and says nothing.
+        """Ask for the kernel when it owes us a word: a deleted kernel's WebSocket stays open and silent.
 
         Asked ever less often while a kernel is busy and silent, and never while it is idle, because questions count as
         activity on servers that stop themselves when nobody uses them.
