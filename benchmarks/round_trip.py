@@ -1,0 +1,64 @@
+"""One execution of ``pass``, from the request to reply and idle, over each way in turn."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+from benchmarks.direct import direct_kernel
+from benchmarks.figures import Measure, Row, Target, summarize
+from benchmarks.kernel_clients import KernelClient, WebSocketClient, execute, front_end
+from benchmarks.product import product
+
+__all__ = ["measure"]
+
+_KERNEL = "colab-bridge-local"
+_WARM_UP = 20
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Measure the proxy kernel, its own Jupyter server without us, and a plain local kernel.
+
+    Args:
+        quick: Fewer rounds.
+    """
+    rounds = 60 if quick else 300
+    with (
+        product() as found,
+        direct_kernel(found.jupyter()) as socket,
+        front_end(_KERNEL, found.project) as proxied,
+        front_end("python3", found.project) as local,
+    ):
+        ways: dict[str, KernelClient] = {"proxy": proxied, "direct": WebSocketClient(socket), "local": local}
+        times = _in_turn(ways, rounds)
+    ours, direct, plain = (summarize(times[name]) for name in ("proxy", "direct", "local"))
+    target = Target(measure=Measure.DIFFERENCE, limit=3.0)
+    what = "`pass` through the proxy kernel"
+    yield Row(item="round-trip", what=what, unit="ms", ours=ours, other=direct, against="direct", target=target)
+    yield Row(
+        item="round-trip",
+        what=f"{what}, for reference",
+        unit="ms",
+        ours=ours,
+        other=plain,
+        against="local ipykernel",
+        measure=Measure.DIFFERENCE,
+    )
+
+
+def _in_turn(ways: dict[str, KernelClient], rounds: int) -> dict[str, list[float]]:
+    """Return milliseconds for each way; each round goes over all of them, beginning with another one."""
+    for client in ways.values():
+        for _ in range(_WARM_UP):
+            execute(client, "pass")
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    gc.disable()  # ours, not theirs: this process only takes the time
+    try:
+        for number in range(rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(execute(ways[name], "pass").seconds * 1000)
+    finally:
+        gc.enable()
+    return times
