@@ -4,8 +4,8 @@ They serve two ends:
 
 * Each makes the kernel publish ``status: idle``, and that resets the output counters of a server that limits output.
 * Each is a sample of iopub: the server never drops ``status``, the kernel publishes in order, so when the ``idle`` of
-  one ping arrives and an earlier one's did not, something between kernel and server dropped messages. ZMQ does so without
-  a word when a thousand messages wait, for example while the server is short of processor time.
+  one ping arrives and an earlier one's did not, something between kernel and server dropped messages. ZMQ does so
+  without a word when a thousand messages wait, for example while the server is short of processor time.
 
 The ``idle`` of an execution can be dropped that way too, and whoever waits for it would wait for ever: it is missed
 when the ``idle`` of a ping comes that was sent a good while after the execution's reply had been seen.

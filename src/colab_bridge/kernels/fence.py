@@ -2,8 +2,8 @@
 
 A request that was written to a connection which then died may have arrived or not. Sending all of them again would run
 code twice, sending none would leave a front end waiting for ever. So after a reconnect a *fence* goes up the shell
-channel, and since a kernel takes shell requests in order, its reply proves that everything sent before is either answered,
-begun, or was never there.
+channel, and since a kernel takes shell requests in order, its reply proves that everything sent before is either
+answered, begun, or was never there.
 
 What counts as proof that a request arrived: its reply, any message on iopub that names it as its parent (the server's
 output limit never drops ``status``), or either of the two for a request written later to the same connection: TCP loses
