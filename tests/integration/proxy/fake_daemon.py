@@ -185,7 +185,7 @@ class FakeDaemon:
         def work() -> None:
             try:
                 result.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - handed to the caller
+            except BaseException as error:
                 result.set_exception(error)
 
         self._loop.call_soon_threadsafe(work)

@@ -32,8 +32,8 @@ class Arguments:
 def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Parse the arguments after the program's name.
 
-    The connection file may be written as ``PATH``, ``-f PATH`` and ``--f=PATH``: kernelspecs use the first two, and VS Code
-    rewrites command lines to the third.
+    The connection file may be written as ``PATH``, ``-f PATH`` and ``--f=PATH``: kernelspecs use the first two, and VS
+    Code rewrites command lines to the third.
 
     Raises:
         SystemExit: they make no sense; a usage message was printed to stderr.

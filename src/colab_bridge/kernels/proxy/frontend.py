@@ -54,7 +54,7 @@ class FrontEnd:
         self._send([subscription], self._local.welcome(subscription))
 
     def answer(self, request: RawMessage, identities: Identities, content: Mapping[str, Any]) -> None:
-        """Answer a request ourselves, with ``busy`` and ``idle`` around it; a failed execution also gets its ``error``."""
+        """Answer a request ourselves, ``busy`` and ``idle`` around it; a failed execution also gets its ``error``."""
         self.publish(self._local.status(request, "busy"))
         if request.msg_type == "execute_request" and content.get("status") == "error":
             self.publish(self._local.error(request, content))

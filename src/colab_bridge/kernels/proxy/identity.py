@@ -17,8 +17,8 @@ __all__ = ["front_end_of", "kernel_request"]
 def front_end_of(environ: Mapping[str, str]) -> str:
     """Return ``jupyter``, ``vscode`` or ``unknown``.
 
-    VS Code's extension host gives its children ``VSCODE_PID``; its terminal does not, so a JupyterLab that is started there
-    is not taken for VS Code. Jupyter's servers name the notebook in ``JPY_SESSION_NAME``.
+    VS Code's extension host gives its children ``VSCODE_PID``; its terminal does not, so a JupyterLab that is started
+    there is not taken for VS Code. Jupyter's servers name the notebook in ``JPY_SESSION_NAME``.
     """
     if environ.get("JPY_SESSION_NAME"):
         return "jupyter"
@@ -38,7 +38,8 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
     """
     notebook = environ.get("JPY_SESSION_NAME", "")
     identity = {
-        "notebook": os.path.abspath(cwd / notebook) if notebook else None,
+        # Not resolve(): a symbolic link stays what the user calls it.
+        "notebook": os.path.abspath(cwd / notebook) if notebook else None,  # noqa: PTH100
         "connection_file": str(arguments.connection_file),
         "parent_pid": parent_pid,
         "cwd": str(cwd),

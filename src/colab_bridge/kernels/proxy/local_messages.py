@@ -54,7 +54,7 @@ class LocalMessages:
 
 
 def kernel_info_content(banner: str) -> dict[str, Any]:
-    """Return a ``kernel_info_reply`` for when the real kernel cannot be asked; enough for a front end to show the kernel."""
+    """Return a ``kernel_info_reply`` for when the kernel cannot be asked; enough for a front end to show it."""
     return {
         "status": "ok",
         "protocol_version": PROTOCOL_VERSION,

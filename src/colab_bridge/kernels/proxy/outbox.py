@@ -1,8 +1,8 @@
 """What the front ends have sent and the kernel has not answered yet.
 
-It serves two purposes. Replies come back without ZMQ identities, so the table says who asked. And a connection that dies
-takes with it what was written but not read: everything here is sent again after a reconnect, and the daemon drops what it
-has seen already, by ``msg_id``.
+It serves two purposes. Replies come back without ZMQ identities, so the table says who asked. And a connection that
+dies takes with it what was written but not read: everything here is sent again after a reconnect, and the daemon drops
+what it has seen already, by ``msg_id``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the operating system tells this process: signals, and the end of whoever started it. Plus its own stderr and threads."""
+"""What the operating system tells this process: signals, and the end of whoever started it. Plus stderr and threads."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _WAIT_OBJECT_0 = 0
 def say(text: str) -> None:
     """Write a line to stderr, which front ends keep in their logs; they may be gone, which is no reason to fail."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"[colab-bridge] {text}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"[colab-bridge] {text}\n")
+        sys.stderr.flush()
 
 
 class SignalPipe:
     """Turns signals into calls in the event loop, in the same way on every system.
 
-    From its creation on no signal ends the process; those that come before :meth:`listen` are kept. The event loop's own
-    ``add_signal_handler`` does not exist on Windows, where a handler also would not wake a waiting ``select``.
+    From its creation on no signal ends the process; those that come before :meth:`listen` are kept. The event loop's
+    own ``add_signal_handler`` does not exist on Windows, where a handler also would not wake a waiting ``select``.
     """
 
     def __init__(self) -> None:
@@ -121,11 +122,11 @@ async def parent_gone(environ: Mapping[str, str], *, watch: bool) -> None:
 async def _posix_parent_changed(pid: int) -> None:
     # No system call waits for the end of a parent on all of POSIX, so this looks once a second.
     if pid == os.getppid():
-        while os.getppid() == pid:
+        while os.getppid() == pid:  # noqa: ASYNC110
             await asyncio.sleep(_PARENT_POLL_S)
         return
     # Started through a wrapper (conda run and the like): the named process is an ancestor.
-    while _posix_runs(pid):
+    while _posix_runs(pid):  # noqa: ASYNC110
         await asyncio.sleep(_PARENT_POLL_S)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from colab_bridge.client.address import Address
-from colab_bridge.errors import ColabBridgeError, RuntimeLostError
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.kernels.proxy.daemon_kernel import DaemonKernel
 from colab_bridge.kernels.proxy.frontend import FrontEnd
 from colab_bridge.kernels.proxy.link import ChannelLink
@@ -28,6 +28,7 @@ __all__ = ["KernelRelay"]
 
 #: Seconds for telling the daemon before this process ends; jupyter_client sends SIGTERM 2.5 s after its request.
 FAREWELL_S = 2.0
+DELETE_AGAIN_S = 0.25
 #: Front ends give up on a kernel after 60 s without a kernel_info_reply; a machine may take longer than that to come.
 EARLY_INFO_S = 20.0
 
@@ -146,11 +147,22 @@ class KernelRelay:
 
     async def _give_up(self, *, restart: bool = False) -> None:
         try:
-            await asyncio.wait_for(self._kernel.delete(restart=restart), FAREWELL_S)
+            await asyncio.wait_for(self._delete(restart=restart), FAREWELL_S)
         except TimeoutError:
             say("the daemon is still ending the kernel")
-        except ColabBridgeError as error:
-            say(f"the kernel was not ended: {error.message}")
+
+    async def _delete(self, *, restart: bool) -> None:
+        """End the kernel; a server that is just starting a dead kernel anew refuses for a moment."""
+        while True:
+            try:
+                await self._kernel.delete(restart=restart)
+                return
+            except TransientError as error:
+                say(f"the kernel was not ended yet: {error.message}")
+            except ColabBridgeError as error:
+                say(f"the kernel was not ended: {error.message}")
+                return
+            await asyncio.sleep(DELETE_AGAIN_S)
 
     # -- from the front end ------------------------------------------------------------------------------------
 
@@ -205,7 +217,9 @@ class KernelRelay:
                 return None
             await self._kernel.interrupt()
         except ColabBridgeError as error:
-            say(f"not interrupted: {error.message}")
+            # jupyter_client interrupts before each shutdown, and then the kernel may already be gone.
+            if not self._ending:
+                say(f"not interrupted: {error.message}")
             return error
         finally:
             self._interrupting = False
@@ -223,8 +237,9 @@ class KernelRelay:
     async def vanish(self) -> None:
         """End because the front end has gone without a ``shutdown_request``.
 
-        Editors also stop and restart kernels in this way, so the daemon decides (``sessions.reattach``): it sees our connection
-        close. A kernel that is still being made has no connection yet and no work in it, so that one is deleted.
+        Editors also stop and restart kernels in this way, so the daemon decides (``sessions.reattach``): it sees our
+        connection close. A kernel that is still being made has no connection yet and no work in it, so that one is
+        deleted.
         """
         if self._ending:
             return
