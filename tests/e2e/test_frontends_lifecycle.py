@@ -56,7 +56,8 @@ def test_a_restart_clears_all_variables_and_leaves_no_second_kernel(bridge: Brid
     front.client.wait_for_ready(timeout=30)
     assert text_of(front.run("print('x' in globals())")) == "False\n"
     after = bridge.kernel_ids()
-    assert len(after) == len(before) and after != before
+    assert len(after) == len(before)
+    assert after != before
 
 
 def test_a_restart_while_a_cell_runs_does_not_wait_for_it(bridge: Bridge, start_front_end: Start) -> None:

@@ -107,7 +107,8 @@ def test_completion_inspection_history_and_completeness_work(front: FrontEnd) ->
     complete = front.content("shell", "complete_request", {"code": "some_lo", "cursor_pos": 7})
     assert "some_long_name" in complete["matches"]
     inspect = front.content("shell", "inspect_request", {"code": "len", "cursor_pos": 3, "detail_level": 0})
-    assert inspect["found"] and "text/plain" in inspect["data"]
+    assert inspect["found"]
+    assert "text/plain" in inspect["data"]
     request = {"output": False, "raw": True, "hist_access_type": "tail", "n": 1}
     assert front.content("shell", "history_request", request)["history"][0][2] == "some_long_name = 1"
     assert front.content("shell", "is_complete_request", {"code": "def f():"})["status"] == "incomplete"

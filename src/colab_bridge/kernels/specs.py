@@ -1,6 +1,7 @@
 """Kernelspecs: how Jupyter front ends learn that our proxy kernel exists.
 
-A kernelspec is a folder with a ``kernel.json``. Ours carry a marker in their metadata; nothing else is ever changed or removed.
+A kernelspec is a folder with a ``kernel.json``. Ours carry a marker in their metadata; nothing else is ever changed or
+removed.
 
 Source: Jupyter client documentation, "Kernel specs"; Jupyter's "Common directories and file locations".
 """
@@ -131,7 +132,7 @@ def kernel_json(info: RuntimeSpecInfo, python: str, environ: Mapping[str, str]) 
         },
     }
     if home := environ.get("COLAB_BRIDGE_HOME"):
-        spec["env"] = {"COLAB_BRIDGE_HOME": os.path.abspath(os.path.expanduser(home))}
+        spec["env"] = {"COLAB_BRIDGE_HOME": str(Path(home).expanduser().absolute())}
     return spec
 
 

@@ -315,7 +315,8 @@ def test_the_process_goes_when_its_parent_has_gone(daemon: FakeDaemon, tmp_path:
     file, _ = write_connection_file(str(tmp_path / "c.json"), key=b"k")
     script = (
         "import os, subprocess, sys; os.environ['JPY_PARENT_PID'] = str(os.getpid());"
-        "p = subprocess.Popen([sys.executable, '-m', 'colab_bridge.kernels.proxy', sys.argv[1]], start_new_session=True);"
+        "a = [sys.executable, '-m', 'colab_bridge.kernels.proxy', sys.argv[1]];"
+        "p = subprocess.Popen(a, start_new_session=True);"
         "print(p.pid, flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": PYTHONPATH, "COLAB_BRIDGE_HOME": str(daemon.home)}
@@ -367,7 +368,8 @@ def test_a_cell_says_why_there_is_no_kernel_and_runs_once_there_is_one(
     )
     error = next(m for m in proxy.outputs(msg_id) if m["msg_type"] == "error")
     assert error["content"]["traceback"] == ["no kernelspec is called 'x'", "choose one with --kernel"]
-    assert "no kernelspec is called 'x'" in proxy.stderr and "choose one with --kernel" in proxy.stderr
+    assert "no kernelspec is called 'x'" in proxy.stderr
+    assert "choose one with --kernel" in proxy.stderr
     daemon.refusal = None
     assert proxy.reply(proxy.client.execute("hello"))["content"]["status"] == "ok"
 
@@ -394,7 +396,8 @@ def test_a_damaged_connection_file_is_said_in_two_lines(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "shell_port is missing" in done.stderr
-    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
 
 
 # -- a connection that breaks -----------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """The proxy kernel: a small process that looks like an ordinary kernel and hands every message to the daemon.
 
 ``python -m colab_bridge.kernels.proxy -f connection.json`` binds the five ZMQ sockets of a Jupyter kernel and relays
-what passes, byte for byte, between them and the daemon's WebSocket. Only the signatures are local. It holds nothing that
-cannot be asked for again, so it may be killed at any time.
+what passes, byte for byte, between them and the daemon's WebSocket. Only the signatures are local. It holds nothing
+that cannot be asked for again, so it may be killed at any time.
 
 There is no guard process that outlives it. The daemon is no descendant of the front end, sees the WebSocket close
-within milliseconds of any death of this process, and decides by its own rules (``sessions.reattach``): an idle kernel is
-removed, a busy one is kept until its outputs are recorded. An editor that kills everything below it cannot prevent that.
+within milliseconds of any death of this process, and decides by its own rules (``sessions.reattach``): an idle kernel
+is removed, a busy one is kept until its outputs are recorded. An editor that kills everything below it cannot prevent
+that.
 
 =====================  ==========================================================================================
 module                 its job

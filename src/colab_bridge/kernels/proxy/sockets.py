@@ -1,7 +1,7 @@
 """The five ZMQ sockets of a kernel.
 
-The sockets are read by the event loop through ZMQ's own file descriptor, without ``zmq.asyncio``: one callback a message
-and no future, which is quicker, and messages of one socket can never overtake each other.
+The sockets are read by the event loop through ZMQ's own file descriptor, without ``zmq.asyncio``: one callback a
+message and no future, which is quicker, and messages of one socket can never overtake each other.
 
 Source: Jupyter messaging protocol 5.4, "Sockets"; JEP 65 for the welcome message; libzmq's ``ZMQ_FD`` (edge-triggered).
 """
