@@ -60,7 +60,8 @@ def submit_execution(
         "store_history": store_history,
         "user_expressions": expressions or {},
         "allow_stdin": allow_stdin,
-        "stop_on_error": True,
+        # Requests of other callers may wait behind this one, and must not be thrown away because it fails.
+        "stop_on_error": False,
     }
     hub.submit(
         RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata)

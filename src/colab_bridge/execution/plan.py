@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,7 @@ def plan_cells(cells: list[Cell], *, resume: bool = False, only: list[int] | Non
                     hint="count cells from 0, all kinds",
                     code="CB-USER-031",
                 )
-        return list(only)
+        return list(dict.fromkeys(only))  # one request a cell and run; a second one would never be answered
     start = resume_position(cells) if resume else 0
     return [position for position, cell in enumerate(cells) if position >= start and _runnable(cell)]
 
@@ -83,7 +84,7 @@ def inject_parameters(notebook: dict[str, Any], parameters: Mapping[str, Any]) -
     if not parameters:
         return
     for name in parameters:
-        if not name.isidentifier():
+        if not name.isidentifier() or keyword.iskeyword(name):
             raise UserError(
                 f"'{name}' is no name for a parameter", hint="use --param name=value", code="CB-USER-032"
             )

@@ -65,6 +65,7 @@ async def prepare_kernel(
         return await _for_notebook(pool, session, request.notebook, file)
     folder = relative_folder(cwd, session.project)
     if request.kind is RunKind.CODE:
+        await pool.clear_dead(session.name, KernelPurpose.MAIN, "main")
         main = pool.find(session.name, KernelPurpose.MAIN, "main")
         kernel = main or await pool.start(session.name, KernelPurpose.MAIN, "main", cwd=folder)
         return Preparation(kernel=kernel)
@@ -85,6 +86,7 @@ async def _for_notebook(
 ) -> Preparation:
     cells = plan_cells(file.cells, resume=part.resume, only=part.cells)
     key = str(file.path)
+    await pool.clear_dead(session.name, KernelPurpose.NOTEBOOK, key)
     old = pool.find(session.name, KernelPurpose.NOTEBOOK, key)
     continues = part.resume or part.cells is not None
     if old is not None and continues:

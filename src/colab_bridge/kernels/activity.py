@@ -12,6 +12,7 @@ __all__ = ["KernelActivity"]
 
 @dataclass(slots=True)
 class _Execution:
+    header: dict[str, Any]
     replied: bool = False
     idle: bool = False
     error_seen: bool = False
@@ -40,7 +41,7 @@ class KernelActivity:
     def sent(self, message: RawMessage) -> None:
         """Take note of a request on its way to the kernel."""
         if message.msg_type == "execute_request":
-            self._executions.setdefault(message.msg_id, _Execution())
+            self._executions.setdefault(message.msg_id, _Execution(message.header_fields()))
 
     def received(self, message: RawMessage) -> None:
         """Take note of a message from the kernel."""
@@ -93,6 +94,14 @@ class KernelActivity:
         if message.msg_type == "execute_reply" and execution.idle:
             return _reply_error(message)
         return None
+
+    def half_ended(self) -> dict[str, dict[str, Any]]:
+        """Return the headers of executions, by id, that were answered and have not been reported idle."""
+        return {
+            msg_id: execution.header
+            for msg_id, execution in self._executions.items()
+            if execution.replied and not execution.idle
+        }
 
     def server_reported(self, *, busy: bool) -> None:
         """Reconcile with the server's own word on the kernel, after a take-over."""

@@ -19,6 +19,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge.errors import UserError
 from colab_bridge.kernels.activity import KernelActivity
 from colab_bridge.kernels.fence import RequestFence, probe
+from colab_bridge.kernels.idle_watch import IdleWatch
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.clock import Clock
@@ -65,6 +66,8 @@ class HubKernel:
         self._fence = RequestFence()
         self._own_session = new_id("hub")
         self._own_requests: deque[str] = deque(maxlen=64)
+        self._held: deque[RawMessage] = deque()
+        self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._state = KernelState.STARTING
         self._died = ""
@@ -84,6 +87,7 @@ class HubKernel:
     def close(self) -> None:
         """Close the record; readers see its end. Nothing is sent to the kernel."""
         self._closed = True
+        self._idle_watch.stop()
         self.record.close()
 
     @property
@@ -127,6 +131,10 @@ class HubKernel:
 
     def _adopt_entry(self, entry: Entry) -> None:
         if entry.kind is EntryKind.NOTE:
+            if note_of(entry).get("type") in ("died", "restarted"):
+                # What was under way has ended there; without this it would be sent again, to another kernel process.
+                self._activity.clear()
+                self._fence.clear()
             return
         try:
             message = decode_v1(entry.body)
@@ -147,20 +155,37 @@ class HubKernel:
 
         Args:
             message: From a front end or from a run.
+
+        Raises:
+            MessageError: it cannot be read; nothing was sent or recorded then.
         """
         if message.msg_id in self._known:
             return
+        if message.msg_type == "execute_request":
+            message.content_fields()  # a kernel drops what it cannot read, and nobody would answer
+        message.parent_fields()
         self._remember(message.msg_id)
         self._append(EntryKind.UP, encode_v1(message))
         self._activity.sent(message)
+        if self._fence.active and message.channel == "shell":
+            # Sent behind the fence, a request that is lost could not be told from one that never arrived.
+            self._held.append(message)
+        else:
+            self._send(message)
+        self._upstream.set_busy(self._activity.busy)
+        self._refresh_state()
+
+    def _send(self, message: RawMessage) -> None:
         try:
             self._upstream.send(message)
         except UserError as error:
             self._refuse(message, error)
-            return
-        self._fence.sent(message)
-        self._upstream.set_busy(self._activity.busy)
-        self._refresh_state()
+        else:
+            self._fence.sent(message)
+
+    def _send_held(self) -> None:
+        while self._held and not self._fence.active:
+            self._send(self._held.popleft())
 
     def knows(self, msg_id: str) -> bool:
         """Whether a request was sent already, by this daemon or by the one before it."""
@@ -206,7 +231,9 @@ class HubKernel:
         try:
             parent_id = message.parent_id
             resend = self._fence.received(message)
-            if parent_id not in self._own_requests:
+            if parent_id in self._own_requests:
+                self._idle_watch.received(message)
+            else:
                 self._complete_error(message)
                 self._deliver(message)
         except MessageError as error:
@@ -216,6 +243,7 @@ class HubKernel:
             self._upstream.send(request)
         if parent_id in self._own_requests and message.channel == "shell":
             self._answers_lost()
+            self._send_held()
 
     def _complete_error(self, message: RawMessage) -> None:
         """Put back the ``error`` that the server's output limit took away, before the execution ends."""
@@ -228,7 +256,22 @@ class HubKernel:
         if (death := self._activity.take_death()) is not None and not self._expect_death:
             self._mark_dead(death)
         self._upstream.set_busy(self._activity.busy)
+        self._idle_watch.changed()
         self._refresh_state()
+
+    def _idle_lost(self, header: dict[str, Any]) -> None:
+        self.declare_loss("the end of an execution was not reported; output before it may be missing too")
+        self._deliver(self._own("iopub", "status", {"execution_state": "idle"}, header))
+
+    def _ask_for_idle(self) -> str | None:
+        if self.link is not LinkState.CONNECTED:
+            return None
+        return self._send_own(probe(new_id("hub"), self._own_session))
+
+    def _send_own(self, request: RawMessage) -> str:
+        self._own_requests.append(request.msg_id)
+        self._upstream.send(request)
+        return request.msg_id
 
     def _answers_lost(self) -> None:
         """Close executions whose reply the server threw away: a later request on the same channel was answered."""
@@ -247,6 +290,7 @@ class HubKernel:
     def _mark_dead(self, reason: str) -> None:
         self._died = reason
         self._activity.clear()
+        self._fence.clear()
         self.note({"type": "died", "text": reason})
 
     def fail(self, reason: str) -> None:
@@ -269,6 +313,7 @@ class HubKernel:
             self._died = ""
             self._activity.clear()
             self._fence.clear()
+            self._held.clear()
             self.note({"type": "restarted", "text": "the kernel was restarted; its variables are gone"})
         finally:
             self._expect_death = False
@@ -299,15 +344,14 @@ class HubKernel:
         if self._upstream.reliable or not self._fence.pending():
             return
         fence = probe(new_id("hub"), self._own_session)
-        self._own_requests.append(fence.msg_id)
         for answer in self._fence.start(fence.msg_id):
             self._upstream.send(answer)
-        self._upstream.send(fence)
+        self._send_own(fence)
 
     def _refresh_state(self) -> None:
         if self._died:
             self._set_state(KernelState.DEAD)
-        elif self.link in (LinkState.RECONNECTING,):
+        elif self.link is LinkState.RECONNECTING:
             self._set_state(KernelState.RECONNECTING)
         elif self.link is LinkState.CONNECTING:
             self._set_state(KernelState.STARTING)

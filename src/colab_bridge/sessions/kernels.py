@@ -81,6 +81,12 @@ class KernelPool:
                 return kernel
         return None
 
+    async def clear_dead(self, session: str, purpose: KernelPurpose, key: str) -> None:
+        """Delete kernels with this purpose and key that died; servers start them again, and nobody would use them."""
+        for kernel in self.kernels(session):
+            if (kernel.purpose, kernel.key) == (purpose, key) and self._hubs[kernel.id].state is KernelState.DEAD:
+                await self.delete(kernel.id)
+
     def kernel(self, kernel_id: str) -> KernelRecord:
         """Return a kernel held now.
 
