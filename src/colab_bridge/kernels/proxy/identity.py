@@ -39,7 +39,7 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
     notebook = environ.get("JPY_SESSION_NAME", "")
     identity = {
         # Not resolve(): a symbolic link stays what the user calls it.
-        "notebook": os.path.abspath(cwd / notebook) if notebook else None,  # noqa: PTH100
+        "notebook": os.path.abspath(cwd / notebook) if notebook else None,
         "connection_file": str(arguments.connection_file),
         "parent_pid": parent_pid,
         "cwd": str(cwd),
