@@ -119,14 +119,18 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             try:
                 yield app
             finally:
-                pool.close()
+                # In this order: a run that saw its record end before it was cancelled would count as lost.
                 tasks.cancel_scope.cancel()
+                pool.close()
     finally:
         store.close()
 
 
 def _own_settings(paths: Paths, notices: list[str]) -> Settings:
-    """Read the user's settings; a broken file must not keep the daemon from starting, because it could not be mended then."""
+    """Read the user's settings.
+
+    A broken file must not keep the daemon from starting, because nobody could be told then.
+    """
     try:
         return load_settings(paths, None, {}, {}).settings
     except UserError as error:

@@ -1,7 +1,7 @@
 """A kernel's messages over a WebSocket, for front ends.
 
-Down: 8 bytes little-endian number, then the message in the v1 framing. Up: the message alone. Each viewer reads the record at
-its own speed, so a slow one holds up nobody.
+Down: 8 bytes little-endian number, then the message in the v1 framing. Up: the message alone. Each viewer reads the
+record at its own speed, so a slow one holds up nobody.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
@@ -34,7 +34,7 @@ def channels_router(app: App) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/kernels/{kernel_id}/channels")
-    async def channels(socket: WebSocket, kernel_id: str, after: int = Query(0, ge=0)) -> None:
+    async def channels(socket: WebSocket, kernel_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0) -> None:
         await socket.accept()
         try:
             hub = app.pool.hub(kernel_id)
@@ -46,9 +46,10 @@ def channels_router(app: App) -> APIRouter:
             try:
                 await socket.send_text(json.dumps(attached))
                 await _relay(app, socket, hub, after)
-            except (WebSocketDisconnect, RuntimeError) as error:
+            except* (WebSocketDisconnect, RuntimeError) as group:
                 # Starlette raises RuntimeError for a send after the peer's close; both mean that the viewer has gone.
-                log.info("front end disconnected", extra={"kernel": kernel_id, "reason": type(error).__name__})
+                reason = type(group.exceptions[0]).__name__
+                log.info("front end disconnected", extra={"kernel": kernel_id, "reason": reason})
 
     return router
 
@@ -94,10 +95,9 @@ async def _take(socket: WebSocket, hub: HubKernel) -> None:
         request = decode_v1(data)
         if request.channel == "iopub" or not request.msg_id:
             raise MessageError("not a request")
+        hub.submit(request)
     except MessageError as error:
         log.warning("dropped a message of a front end", extra={"kernel": hub.id, "reason": str(error)})
-        return
-    hub.submit(request)
 
 
 async def _pass_down(socket: WebSocket, entry: Entry) -> None:

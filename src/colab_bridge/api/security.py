@@ -1,7 +1,7 @@
 """Who may talk to the daemon: token, Host, Origin and size, before anything else looks at a request.
 
-A page in a browser can send requests to loopback, and through DNS rebinding under a foreign name. The token stops both, Host and
-Origin stop them again.
+A page in a browser can send requests to loopback, and through DNS rebinding under a foreign name. The token stops
+both, Host and Origin stop them again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LocalOnly:
         if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
             return 401, "the token is missing or wrong", "read it from daemon.json; it changes at each start"
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not length.isdigit() or len(length) > 20 or int(length) > MAX_BODY_BYTES:
             return 413, "the request is too large", f"send at most {MAX_BODY_BYTES // 1024 // 1024} MiB"
         return None
 
@@ -76,7 +76,7 @@ class LocalOnly:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > MAX_BODY_BYTES:
-                raise _TooLarge
+                raise _TooLargeError
             return message
 
         async def watched(message: Message) -> None:
@@ -86,12 +86,12 @@ class LocalOnly:
 
         try:
             await self._app(scope, counted, watched)
-        except _TooLarge:
+        except _TooLargeError:
             if not started:
                 await _refuse(scope, send, 413, "the request is too large", "send less at a time")
 
 
-class _TooLarge(Exception):
+class _TooLargeError(Exception):
     """A body passed the limit."""
 
 

@@ -143,9 +143,7 @@ class _Collector:
         if kind == "stream":
             self.streams.setdefault(event["name"], []).append(event["text"])
         elif kind == "error":
-            self.error = CellError(
-                ename=event["ename"], evalue=event["evalue"], traceback=tuple(event["traceback"])
-            )
+            self.error = CellError(ename=event["ename"], evalue=event["evalue"], traceback=tuple(event["traceback"]))
         else:
             if event.get("display_id"):
                 self.displays.setdefault(str(event["display_id"]), []).append(len(self.outputs))
@@ -183,7 +181,8 @@ def collect(
             on_event(event)
         if event["type"] == "input_request" and answer is not None:
             answer(collector.run_id, event)
-        last = event
+        if event["type"] == "finished":
+            last = event
     error = collector.error
     if error is None and last.get("error"):
         error = CellError(ename=last["error"]["ename"], evalue=last["error"]["evalue"])

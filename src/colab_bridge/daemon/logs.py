@@ -8,7 +8,11 @@ import re
 __all__ = ["configure_logging"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-_SECRET = re.compile(r"(?i)((?:token|authorization|bearer|secret|password)[\"'=: ]+)([^\s\"'&]{6,})")
+#: A name that promises a secret, what separates it, the scheme of an ``Authorization`` header; then the secret.
+_SECRET = re.compile(
+    r"(?i)((?:token|authorization|bearer|secret|password)[\"'=: ]+(?:(?:bearer|token|basic)[ =]+)?)([^\s\"'&]{6,})"
+)
+_USER_INFO = re.compile(r"(://[^\s/@:]*:)[^\s/@]+@")
 
 
 class _Formatter(logging.Formatter):
@@ -18,7 +22,8 @@ class _Formatter(logging.Formatter):
         """Return the line."""
         fields = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _STANDARD)
         line = super().format(record)
-        return _SECRET.sub(r"\1***", f"{line}  {fields}" if fields else line)
+        text = _SECRET.sub(r"\1***", f"{line}  {fields}" if fields else line)
+        return _USER_INFO.sub(r"\1***@", text)
 
 
 def configure_logging() -> None:

@@ -24,11 +24,11 @@ def cell_of(run_id: str, msg_id: str) -> int | None:
 
 
 class NotebookAssembler:
-    """Folds the messages of one run into results by cell.
+    r"""Folds the messages of one run into results by cell.
 
     Args:
         run_id: The run.
-        collapse_progress: Keep only what a terminal would show of lines that were overwritten by ``\\r``.
+        collapse_progress: Keep only what a terminal would show of lines that were overwritten by ``\r``.
     """
 
     def __init__(self, run_id: str, *, collapse_progress: bool) -> None:
@@ -37,6 +37,10 @@ class NotebookAssembler:
         self._displays = DisplayRegistry()
         self._widgets = WidgetState()
         self._cells: dict[int, CellOutputs] = {}
+
+    def has(self, position: int | None) -> bool:
+        """Whether a cell was begun."""
+        return position in self._cells
 
     def begin(self, position: int) -> None:
         """Start a cell with no outputs."""
@@ -64,7 +68,9 @@ class NotebookAssembler:
     def results(self) -> dict[int, CellResult]:
         """Return what is known, by cell position; a copy that later messages do not change."""
         return {
-            position: CellResult(outputs=[dict(output) for output in cell.outputs], execution_count=cell.execution_count)
+            position: CellResult(
+                outputs=[dict(output) for output in cell.outputs], execution_count=cell.execution_count
+            )
             for position, cell in self._cells.items()
         }
 

@@ -63,9 +63,7 @@ def submit_execution(
         # Requests of other callers may wait behind this one, and must not be thrown away because it fails.
         "stop_on_error": False,
     }
-    hub.submit(
-        RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata)
-    )
+    hub.submit(RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata))
 
 
 async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) -> ExecutionResult:
@@ -75,7 +73,8 @@ async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) ->
         hub: The kernel.
         msg_id: Id of its ``execute_request``.
         after: Record number before the request.
-        sink: Gets every message that belongs to it, in order.
+        sink: Gets every message that belongs to it or to another request of its run, in order: threads and
+            tasks that an earlier cell has started print while a later one runs.
 
     Returns:
         Its result, after both its reply and its idle status were seen.
@@ -83,16 +82,18 @@ async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) ->
     Raises:
         RuntimeLostError: the kernel died or was restarted before it ended.
     """
-    tracker = _Tracker(msg_id)
+    tracker = _Tracker(msg_id, after)
+    run_prefix = msg_id.rpartition(".")[0] + "."
     async for entry in _entries(hub, after):
+        tracker.check_number(entry.seq)
         if entry.kind is EntryKind.NOTE:
             tracker.note(note_of(entry))
         elif entry.kind is EntryKind.DOWN and (message := _read(entry)) is not None:
-            if message.parent_id == msg_id:
+            if message.parent_id.startswith(run_prefix):
                 with contextlib.suppress(MessageError):
                     sink(message)
+                if message.parent_id == msg_id:
                     tracker.message(message)
-        tracker.last_seq = entry.seq
         if tracker.ended:
             return tracker.result()
     raise RuntimeLostError("the kernel was shut down before the run ended", hint="run it again", code="CB-LOST-003")
@@ -105,20 +106,31 @@ async def _entries(hub: HubKernel, after: int) -> AsyncIterator[Entry]:
 
 
 def _read(entry: Entry) -> RawMessage | None:
+    """Return a message from the kernel; None for what is none, or unreadable."""
+    if entry.kind is not EntryKind.DOWN:
+        return None
     try:
         message = decode_v1(entry.body)
         message.parent_fields()
+        message.header_fields()
     except MessageError:
         return None
     return message
 
 
+def _content(message: RawMessage) -> dict[str, Any]:
+    try:
+        return message.content_fields()
+    except MessageError:
+        return {}  # an answer that cannot be read is an answer: nothing else will come
+
+
 class _Tracker:
     """Collects what decides about the end of one execution."""
 
-    def __init__(self, msg_id: str) -> None:
+    def __init__(self, msg_id: str, after: int) -> None:
         self.msg_id = msg_id
-        self.last_seq = 0
+        self.last_seq = after
         self._reply: dict[str, Any] | None = None
         self._idle = False
         self._lost = ""
@@ -126,6 +138,12 @@ class _Tracker:
     @property
     def ended(self) -> bool:
         return self._reply is not None and self._idle
+
+    def check_number(self, seq: int) -> None:
+        """Take the number of the next entry; one that is too large means that some have left the record."""
+        if seq > self.last_seq + 1:
+            self._lost = f"the entries {self.last_seq + 1} to {seq - 1} are not in the record any more"
+        self.last_seq = seq
 
     def note(self, note: dict[str, Any]) -> None:
         kind = note.get("type")
@@ -140,8 +158,8 @@ class _Tracker:
 
     def message(self, message: RawMessage) -> None:
         if message.msg_type == "execute_reply":
-            self._reply = message.content_fields()
-        elif message.msg_type == "status" and message.content_fields().get("execution_state") == "idle":
+            self._reply = _content(message)
+        elif message.msg_type == "status" and _content(message).get("execution_state") == "idle":
             self._idle = True
 
     def result(self) -> ExecutionResult:

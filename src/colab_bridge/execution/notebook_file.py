@@ -1,7 +1,7 @@
 """Notebook files: read with checks, filled with outputs, saved without losing what somebody else wrote meanwhile.
 
-The file is handled as JSON. Reading it through nbformat would cost the daemon 22 MB for a check that a dozen lines do as
-well; that what is written is valid is tested against nbformat.
+The file is handled as JSON. Reading it through nbformat would cost the daemon 22 MB for a check that a dozen lines
+do as well; that what is written is valid is tested against nbformat.
 
 Source: the notebook format 4.5, nbformat's ``v4/rwbase.py`` for how texts are split into lines.
 """
@@ -102,7 +102,8 @@ def _check_cells(notebook: Notebook, name: str) -> None:
         isinstance(cell, dict) and isinstance(cell.get("source", ""), str | list) and cell.get("cell_type")
         for cell in cells
     )
-    if not sound or not isinstance(notebook.setdefault("metadata", {}), dict):
+    minor = notebook.setdefault("nbformat_minor", 0)
+    if not sound or not isinstance(notebook.setdefault("metadata", {}), dict) or not isinstance(minor, int):
         raise UserError(
             f"{name} is damaged: its cells are not what the notebook format says",
             hint="restore it from a backup or from version control; nothing was changed",
@@ -136,9 +137,9 @@ class NotebookFile:
             data = path.read_bytes()
         except FileNotFoundError as error:
             raise UserError(f"there is no file {path}", hint="check the path", code="CB-USER-001") from error
-        except IsADirectoryError as error:
-            raise UserError(f"{path} is a folder", hint="name the notebook in it", code="CB-USER-002") from error
         except OSError as error:
+            if path.is_dir():  # which Windows reports as a lack of permission
+                raise UserError(f"{path} is a folder", hint="name the notebook in it", code="CB-USER-002") from error
             raise UserError(
                 f"{path} cannot be read: {error.strerror}", hint="check its permissions", code="CB-USER-003"
             ) from error
@@ -170,6 +171,28 @@ class NotebookFile:
                 code="CB-USER-004",
             ) from error
 
+    def restore_order(self, keys: list[str]) -> None:
+        """Put the cells where they were when the run began, after somebody changed the file while no daemon looked.
+
+        From then on outputs are merged into the file by cell, and its own order stays.
+
+        Args:
+            keys: What :meth:`cell_keys` returned then. A cell that is gone becomes an empty one.
+        """
+        if keys == self.cell_keys():
+            return
+        left: dict[str, list[dict[str, Any]]] = {}
+        for cell in self.cells:
+            left.setdefault(_key(cell), []).append(cell)
+        gone: dict[str, Any] = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
+        self.content = {**self.content, "cells": [left[key].pop(0) if left.get(key) else dict(gone) for key in keys]}
+        if self._digest:
+            self._digest = b"merged"
+
+    def cell_keys(self) -> list[str]:
+        """Return what tells the cells apart: their ids, where there are none their sources."""
+        return [_key(cell) for cell in self.cells]
+
     def apply(self, results: dict[int, CellResult], metadata: dict[str, Any] | None = None) -> None:
         """Put results into the cells, by position."""
         for position, result in results.items():
@@ -180,8 +203,9 @@ class NotebookFile:
     def save(self, results: dict[int, CellResult], metadata: dict[str, Any] | None = None) -> SaveReport:
         """Write the results into the target, atomically.
 
-        Where the file has changed since it was read or written by us, the new content is kept and only the outputs of the
-        cells that ran are put into it, found by cell id (in notebooks without ids: by position and equal source).
+        Where the file has changed since it was read or written by us, the new content is kept and only the outputs
+        of the cells that ran are put into it, found by cell id (in notebooks without ids: by position and equal
+        source).
 
         Args:
             results: By position in :attr:`cells`.
@@ -225,14 +249,12 @@ class NotebookFile:
         except OSError:
             return None
 
-    def _merge_into(
-        self, other: Notebook, results: dict[int, CellResult], metadata: dict[str, Any] | None
-    ) -> int:
+    def _merge_into(self, other: Notebook, results: dict[int, CellResult], metadata: dict[str, Any] | None) -> int:
         by_id = {cell["id"]: cell for cell in other["cells"] if isinstance(cell.get("id"), str)}
         homeless = 0
         for position, result in results.items():
             mine = self.cells[position]
-            cell = by_id.get(mine.get("id", "")) or _same_cell(other["cells"], position, mine)
+            cell = by_id.get(str(mine.get("id", ""))) or _same_cell(other["cells"], position, mine)
             if cell is None or cell.get("cell_type") != "code":
                 homeless += 1
             else:
@@ -246,6 +268,12 @@ def _same_cell(cells: list[dict[str, Any]], position: int, mine: dict[str, Any])
     if "id" in mine or position >= len(cells):
         return None
     return cells[position] if cell_source(cells[position]) == cell_source(mine) else None
+
+
+def _key(cell: dict[str, Any]) -> str:
+    if isinstance(cell.get("id"), str):
+        return f"id:{cell['id']}"
+    return "source:" + hashlib.sha256(cell_source(cell).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _fill(cell: dict[str, Any], result: CellResult) -> None:
@@ -266,6 +294,8 @@ def _split_cell(cell: dict[str, Any]) -> dict[str, Any]:
         cell["source"] = cell["source"].splitlines(True)
     if isinstance(cell.get("outputs"), list):
         cell["outputs"] = [_split_output(output) for output in cell["outputs"]]
+    if isinstance(cell.get("attachments"), dict):
+        cell["attachments"] = {name: _split_bundle(bundle) for name, bundle in cell["attachments"].items()}
     return cell
 
 
@@ -275,14 +305,19 @@ def _split_output(output: Any) -> Any:
     output = dict(output)
     if isinstance(output.get("text"), str):
         output["text"] = output["text"].splitlines(True)
-    data = output.get("data")
-    if isinstance(data, dict):
-        output["data"] = {
-            mime: value.splitlines(True) if isinstance(value, str) and not _is_json(mime) else value
-            for mime, value in data.items()
-        }
+    if "data" in output:
+        output["data"] = _split_bundle(output["data"])
     return output
 
 
-def _is_json(mime: str) -> bool:
-    return mime == "application/json" or (mime.startswith("application/") and mime.endswith("+json"))
+def _split_bundle(bundle: Any) -> Any:
+    if not isinstance(bundle, dict):
+        return bundle
+    return {
+        mime: value.splitlines(True) if isinstance(value, str) and _has_lines(mime) else value
+        for mime, value in bundle.items()
+    }
+
+
+def _has_lines(mime: str) -> bool:
+    return mime.startswith("text/") or mime in ("application/javascript", "image/svg+xml")

@@ -6,6 +6,7 @@ the record already are not sent again, and their messages are read from the reco
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ import anyio.abc
 import anyio.to_thread
 
 from colab_bridge.errors import RuntimeLostError
-from colab_bridge.execution.assembler import NotebookAssembler, request_id
+from colab_bridge.execution.assembler import NotebookAssembler, cell_of, request_id
 from colab_bridge.execution.executor import ExecutionResult, MessageSink, execute, submit_execution
 from colab_bridge.execution.notebook_file import NotebookFile, SaveReport, cell_source
 from colab_bridge.execution.outcome import Outcome
 from colab_bridge.execution.plan import tags_of
 from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.kernels.record import EntryKind
 from colab_bridge.model.records import Run, RunStatus
 from colab_bridge.ports.clock import Clock
-from colab_bridge.wire.message import RawMessage
+from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["NotebookRun", "NotebookSettings"]
 
@@ -96,6 +99,8 @@ class NotebookRun:
         done = int(self._run.progress.get("done", 0))
         cursor = int(self._run.progress.get("seq", self._run.first_seq))
         outcome = Outcome(status=RunStatus.OK, exit_code=0)
+        if done:
+            await self._replay(cells[:done], cursor)
         async with anyio.create_task_group() as saver:
             saver.start_soon(self._save_while_changing)
             try:
@@ -104,7 +109,9 @@ class NotebookRun:
                     if outcome.status is not RunStatus.OK and not self._goes_on(outcome):
                         break
             except RuntimeLostError as error:
-                outcome = Outcome(status=RunStatus.LOST, exit_code=69, ename="KernelLost", evalue=error.message)
+                outcome = Outcome(
+                    status=RunStatus.LOST, exit_code=69, ename="KernelLost", evalue=error.message, lost=outcome.lost
+                )
             finally:
                 saver.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -118,12 +125,29 @@ class NotebookRun:
             outputs=outputs,
         )
 
+    async def _replay(self, done: list[int], until: int) -> None:
+        """Read again what an earlier daemon had read of the cells that are done.
+
+        Their outputs are not in the file when it is a copy, later cells may update their displays, and the state of
+        their widgets belongs into the notebook.
+        """
+        after = self._run.first_seq
+        if self._hub.record.first_seq > after + 1:
+            return  # the beginning has left the record: what was saved stays as it is
+        for position in done:
+            self._assembler.begin(position)
+        while after < until and (batch := self._hub.record.read(after)):
+            for entry in batch:
+                if entry.seq <= until and entry.kind is EntryKind.DOWN:
+                    with contextlib.suppress(MessageError):
+                        self._assemble(decode_v1(entry.body))
+            after = batch[-1].seq
+            await anyio.sleep(0)
+
     def _goes_on(self, outcome: Outcome) -> bool:
         return self._settings.keep_going and outcome.status is RunStatus.ERROR
 
-    async def _cell(
-        self, cells: list[int], number: int, cursor: int, so_far: Outcome
-    ) -> tuple[Outcome, int]:
+    async def _cell(self, cells: list[int], number: int, cursor: int, so_far: Outcome) -> tuple[Outcome, int]:
         position = cells[number]
         cell = self._file.cells[position]
         source = cell_source(cell)
@@ -153,9 +177,14 @@ class NotebookRun:
         return _combine(so_far, result, ok=status == "ok"), result.last_seq
 
     def _take(self, message: RawMessage) -> None:
-        if self._assembler.apply(message):
-            self._changed.set()
+        self._assemble(message)
         self._sink(message)
+
+    def _assemble(self, message: RawMessage) -> None:
+        # A late output of a cell that this run has not begun would replace what the cell shows.
+        position = cell_of(self._run.id, message.parent_id)
+        if self._assembler.has(position) and self._assembler.apply(message):
+            self._changed.set()
 
     # -- saving ----------------------------------------------------------------------------------------------
 
@@ -185,7 +214,8 @@ class NotebookRun:
         if report.merged and not self._merge_told:
             self._merge_told = True
             self._notice(
-                "info", f"{report.path.name} was changed by another program; its cells are kept, outputs are put into them"
+                "info",
+                f"{report.path.name} was changed by another program; its cells are kept, outputs are put into them",
             )
         self._problem, self._homeless = report.problem, report.homeless
 

@@ -26,9 +26,7 @@ def tags_of(cell: Cell) -> frozenset[str]:
 
 
 def _runnable(cell: Cell) -> bool:
-    return (
-        cell.get("cell_type") == "code" and bool(cell_source(cell).strip()) and "skip-execution" not in tags_of(cell)
-    )
+    return cell.get("cell_type") == "code" and bool(cell_source(cell).strip()) and "skip-execution" not in tags_of(cell)
 
 
 def plan_cells(cells: list[Cell], *, resume: bool = False, only: list[int] | None = None) -> list[int]:
@@ -85,9 +83,7 @@ def inject_parameters(notebook: dict[str, Any], parameters: Mapping[str, Any]) -
         return
     for name in parameters:
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise UserError(
-                f"'{name}' is no name for a parameter", hint="use --param name=value", code="CB-USER-032"
-            )
+            raise UserError(f"'{name}' is no name for a parameter", hint="use --param name=value", code="CB-USER-032")
     source = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell: Cell = {
         "cell_type": "code",
@@ -96,9 +92,11 @@ def inject_parameters(notebook: dict[str, Any], parameters: Mapping[str, Any]) -
         "outputs": [],
         "execution_count": None,
     }
-    if (notebook.get("nbformat_minor") or 0) >= 5:
-        cell["id"] = uuid.uuid4().hex[:8]
     cells: list[Cell] = notebook["cells"]
+    if (notebook.get("nbformat_minor") or 0) >= 5:
+        # The same at each reading, so that a daemon that takes over finds the cell again.
+        taken = any(old.get("id") == _INJECTED and _INJECTED not in tags_of(old) for old in cells)
+        cell["id"] = uuid.uuid4().hex[:8] if taken else _INJECTED
     for position, old in enumerate(cells):
         if _INJECTED in tags_of(old):
             cells[position] = cell

@@ -54,8 +54,9 @@ async def prepare_kernel(
 ) -> Preparation:
     """Find or start the kernel for a run.
 
-    Code runs on the session's main kernel, which keeps its variables. A notebook gets a new kernel, or with ``resume`` or
-    ``cells`` the one it had. Everything else gets a kernel of its own, as a program gets a process of its own.
+    Code runs on the session's main kernel, which keeps its variables. A notebook gets a new kernel, or with
+    ``resume`` or ``cells`` the one it had. Everything else gets a kernel of its own, as a program gets a process of
+    its own.
 
     Raises:
         UserError: no kernelspec fits.
@@ -81,9 +82,7 @@ async def prepare_kernel(
     return Preparation(kernel=kernel, cwd=str(cwd) if here else None)
 
 
-async def _for_notebook(
-    pool: KernelPool, session: Session, part: NotebookRequest, file: NotebookFile
-) -> Preparation:
+async def _for_notebook(pool: KernelPool, session: Session, part: NotebookRequest, file: NotebookFile) -> Preparation:
     cells = plan_cells(file.cells, resume=part.resume, only=part.cells)
     key = str(file.path)
     await pool.clear_dead(session.name, KernelPurpose.NOTEBOOK, key)
@@ -104,7 +103,9 @@ async def _for_notebook(
         )
     notices = [notice] if notice else []
     if part.resume and cells and cells != plan_cells(file.cells):
-        notices.append("the kernel of the earlier run is gone: its variables are too, and cells before are not run again")
+        notices.append(
+            "the kernel of the earlier run is gone: its variables are too, and cells before are not run again"
+        )
     folder = relative_folder(file.path.parent, session.project)
     kernel = await pool.start(session.name, KernelPurpose.NOTEBOOK, key, spec=name, cwd=folder)
     return Preparation(kernel=kernel, cells=cells, notices=tuple(notices))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -83,6 +84,6 @@ def _program_outcome(result: ExecutionResult) -> Outcome:
     if result.status != "ok":
         return _code_outcome(result)
     text = result.expressions.get(_STATUS, "")
-    code = int(text) & 0xFF if text.lstrip("-").isdecimal() else 1
+    code = int(text) & 0xFF if re.fullmatch(r"-?[0-9]{1,10}", text) else 1
     status = {0: RunStatus.OK, 130: RunStatus.INTERRUPTED}.get(code, RunStatus.ERROR)
     return Outcome(status=status, exit_code=code, lost=result.lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from colab_bridge.errors import UserError
@@ -49,13 +50,11 @@ async def rebuild_notebook(records: Path, run: Run, target: Path | None, hub: Hu
     async for batch in recorded_entries(folder, run.first_seq, hub):
         for entry in batch:
             _take(assembler, entry)
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
     results = {position: result for position, result in assembler.results().items() if position < len(file.cells)}
     report = await anyio.to_thread.run_sync(file.save, results, assembler.metadata())
     if report.problem:
-        raise UserError(
-            f"{report.path} cannot be written: {report.problem}", hint="give another file with --save PATH"
-        )
+        raise UserError(f"{report.path} cannot be written: {report.problem}", hint="give another file with --save PATH")
     return report.path
 
 

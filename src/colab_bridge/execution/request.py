@@ -13,7 +13,7 @@ __all__ = ["NotebookRequest", "RunRequest"]
 
 
 def _absolute(value: str) -> str:
-    if not Path(value).is_absolute():
+    if not Path(value).is_absolute() or "\0" in value:
         raise ValueError("must be an absolute path")
     return value
 

@@ -256,9 +256,7 @@ class RunService:
         )
         folder = file.path.parent
         before = await anyio.to_thread.run_sync(snapshot, folder) if run.spec.get("local") else None
-        notebook = NotebookRun(
-            hub, run, file, settings, self._clock, self._sink(run.id), self._checkpoint(run.id)
-        )
+        notebook = NotebookRun(hub, run, file, settings, self._clock, self._sink(run.id), self._checkpoint(run.id))
         outcome = await notebook.execute()
         after = await anyio.to_thread.run_sync(snapshot, folder) if before is not None else None
         made = tuple(str(folder / name) for name in changed_files(before, after))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from colab_bridge.wire.message import RawMessage
+from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["KernelActivity"]
 
@@ -62,7 +62,7 @@ class KernelActivity:
         self._settle(message.parent_id, execution)
 
     def _status(self, message: RawMessage) -> None:
-        state = message.content_fields().get("execution_state")
+        state = _content(message).get("execution_state")
         if state in ("restarting", "dead"):
             self._death = (
                 "the kernel died and the server starts it again" if state == "restarting" else "the kernel died"
@@ -80,8 +80,8 @@ class KernelActivity:
     def missing_error(self, message: RawMessage) -> dict[str, Any] | None:
         """Return the content of the ``error`` message that should have come before this message and did not.
 
-        Servers drop ``error`` messages when a cell exceeds their output limit; the reply still carries the traceback. The
-        last chance to put it back is before the second of reply and idle, whichever that is.
+        Servers drop ``error`` messages when a cell exceeds their output limit; the reply still carries the
+        traceback. The last chance to put it back is before the second of reply and idle, whichever that is.
 
         Args:
             message: A message that was received and not yet passed to :meth:`received`.
@@ -89,7 +89,7 @@ class KernelActivity:
         execution = self._executions.get(message.parent_id)
         if execution is None or execution.error_seen:
             return None
-        if message.msg_type == "status" and message.content_fields().get("execution_state") == "idle":
+        if message.msg_type == "status" and _content(message).get("execution_state") == "idle":
             return execution.reply_error
         if message.msg_type == "execute_reply" and execution.idle:
             return _reply_error(message)
@@ -120,8 +120,15 @@ class KernelActivity:
         self._unknown_busy = False
 
 
+def _content(message: RawMessage) -> dict[str, Any]:
+    try:
+        return message.content_fields()
+    except MessageError:
+        return {}  # a reply ends its execution, whether it can be read or not
+
+
 def _reply_error(message: RawMessage) -> dict[str, Any] | None:
-    content = message.content_fields()
+    content = _content(message)
     if content.get("status") != "error":
         return None
     traceback = content.get("traceback")

@@ -1,8 +1,8 @@
 """The one place where a kernel's messages pass.
 
-A :class:`HubKernel` owns the only connection to one remote kernel. Everything that passes is numbered and written to the
-kernel's record before anybody sees it, and every viewer reads the record from a cursor of its own: a slow viewer therefore
-costs nothing, a viewer that comes back misses nothing, and memory does not grow with output.
+A :class:`HubKernel` owns the only connection to one remote kernel. Everything that passes is numbered and written to
+the kernel's record before anybody sees it, and every viewer reads the record from a cursor of its own: a slow viewer
+therefore costs nothing, a viewer that comes back misses nothing, and memory does not grow with output.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class HubKernel:
 
         Args:
             after: Record number from which unfinished work is looked for; None for the last few thousand entries.
-            server_says_busy: What the Jupyter server reports as the kernel's execution state; None when it did not answer.
+            server_says_busy: What the Jupyter server reports as the kernel's execution state; None when it did not
+                answer.
         """
         if after is None:
             after = self.record.next_seq - 1 - ADOPTED_ENTRIES
@@ -320,7 +321,7 @@ class HubKernel:
             self._refresh_state()
 
     def declare_takeover(self) -> None:
-        """Say that another daemon process goes on with this record, and that it cannot know what the first one missed."""
+        """Say that another daemon process goes on here, which cannot know what the first one missed."""
         if self._activity.busy:
             self.declare_loss("the daemon was stopped while the kernel was busy")
 
