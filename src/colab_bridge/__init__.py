@@ -1,7 +1,7 @@
 """Colab Bridge: your own editor, folder and notebooks; a remote machine's kernels underneath.
 
-The names below are the public Python API. They are loaded when they are first used, so that importing the package costs next to
-nothing.
+The names below are the public Python API. They are loaded when they are first used, so that importing the package
+costs next to nothing.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ The tree is split by what the caller can do about it::
     ├── ConflictError       two versions or two owners: ask
     └── InternalError       a defect of ours: report it
 
-Each class carries a stable ``code``, a one-line ``message`` and a one-line ``hint`` that names the fix. Adapters translate
-foreign exceptions once, where they occur. The daemon sends an error as a problem document (RFC 9457 members plus
-``code`` and ``hint``), from which :func:`from_problem` builds the same class again on the other side.
+Each class carries a stable ``code``, a one-line ``message`` and a one-line ``hint`` that names the fix. Adapters
+translate foreign exceptions once, where they occur. The daemon sends an error as a problem document (RFC 9457
+members plus ``code`` and ``hint``), from which :func:`from_problem` builds the same class again on the other side.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ __all__ = ["write_atomic"]
 def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Replace a file by a complete new version.
 
-    Writes a temporary file in the same folder, flushes it to the disk and renames it over the target. A symbolic link is
-    followed, so that the link stays a link.
+    Writes a temporary file in the same folder, flushes it to the disk and renames it over the target. A symbolic
+    link is followed, so that the link stays a link.
 
     Args:
         path: The file; its folder must exist.

@@ -1,11 +1,11 @@
 """Runs a script, a module or a command inside a kernel so that it behaves as it does in a terminal.
 
-The text of this file is sent as one cell, followed by a call of :func:`colab_bridge_run`, so every import sits inside the
-functions: nothing but that one name enters the user's namespace, and the call removes it again.
+The text of this file is sent as one cell, followed by a call of :func:`colab_bridge_run`, so every import sits
+inside the functions: nothing but that one name enters the user's namespace, and the call removes it again.
 """
 
 
-def colab_bridge_run(job):  # type: ignore[no-untyped-def]
+def colab_bridge_run(job):
     """Run one program and return its exit status.
 
     Args:
@@ -32,11 +32,11 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
         closed = False
         newlines = None
 
-        def __init__(self):  # type: ignore[no-untyped-def]
+        def __init__(self):
             self.rest = ""
             self.ended = False
 
-        def readline(self, size=-1):  # type: ignore[no-untyped-def]
+        def readline(self, size=-1):
             if not self.rest and not self.ended:
                 try:
                     self.rest = builtins.input("") + "\n"
@@ -46,19 +46,19 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
             self.rest = self.rest[len(line) :]
             return line
 
-        def __iter__(self):  # type: ignore[no-untyped-def]
+        def __iter__(self):
             return iter(self.readline, "")
 
-        def __next__(self):  # type: ignore[no-untyped-def]
+        def __next__(self):
             line = self.readline()
             if not line:
                 raise StopIteration
             return line
 
-        def readlines(self, hint=-1):  # type: ignore[no-untyped-def]
+        def readlines(self, hint=-1):
             return list(self)
 
-        def read(self, size=-1):  # type: ignore[no-untyped-def]
+        def read(self, size=-1):
             if size is None or size < 0:
                 return "".join(self)
             parts = []
@@ -70,25 +70,25 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
                 size -= len(part)
             return "".join(parts)
 
-        def isatty(self):  # type: ignore[no-untyped-def]
+        def isatty(self):
             return False
 
-        def readable(self):  # type: ignore[no-untyped-def]
+        def readable(self):
             return True
 
-        def writable(self):  # type: ignore[no-untyped-def]
+        def writable(self):
             return False
 
-        def fileno(self):  # type: ignore[no-untyped-def]
+        def fileno(self):
             raise OSError("the input of a remote run has no file descriptor")
 
-        def flush(self):  # type: ignore[no-untyped-def]
+        def flush(self):
             return None
 
-        def close(self):  # type: ignore[no-untyped-def]
+        def close(self):
             return None
 
-    def exit_status(value):  # type: ignore[no-untyped-def]
+    def exit_status(value):
         if value is None:
             return 0
         if isinstance(value, int):
@@ -96,7 +96,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
         print(value, file=sys.stderr)
         return 1
 
-    def show(error):  # type: ignore[no-untyped-def]
+    def show(error):
         """Print a traceback as the interpreter does, without the frames of this file."""
         own = {colab_bridge_code, run_script.__code__, run_module.__code__}
         step = error.__traceback__
@@ -104,7 +104,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
             step = step.tb_next
         traceback.print_exception(type(error), error, step)
 
-    def run_script():  # type: ignore[no-untyped-def]
+    def run_script():
         path, source = job["path"], job["source"]
         main = sys.modules["__main__"].__dict__
         linecache.cache[path] = (len(source), None, source.splitlines(True), path)
@@ -114,18 +114,18 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
         sys.argv = [path, *job["argv"]]
         main["__file__"] = path
         code = compile(source, "<stdin>" if path == "-" else path, "exec", dont_inherit=True)
-        exec(code, main)  # noqa: S102  # running the user's script is the job
+        exec(code, main)  # running the user's script is the job
 
-    def run_module():  # type: ignore[no-untyped-def]
+    def run_module():
         sys.argv = [job["module"], *job["argv"]]
         if sys.path[:1] != [""]:
             sys.path.insert(0, "")
         runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
 
-    def run_command():  # type: ignore[no-untyped-def]
+    def run_command():
         import codecs
 
-        def pump(source, target):  # type: ignore[no-untyped-def]
+        def pump(source, target):
             decode = codecs.getincrementaldecoder("utf-8")("replace").decode
             while True:
                 data = source.read1(65536)
@@ -135,7 +135,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
                     return
 
         try:
-            child = subprocess.Popen(  # noqa: S603  # running the user's command is the job
+            child = subprocess.Popen(  # running the user's command is the job
                 job["command"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
             )
         except OSError as error:
@@ -183,7 +183,7 @@ def colab_bridge_run(job):  # type: ignore[no-untyped-def]
     except KeyboardInterrupt as error:
         show(error)
         status = 130
-    except BaseException as error:  # noqa: BLE001  # the task root of a user's program
+    except BaseException as error:  # the task root of a user's program
         show(error)
         status = 1
     sys.stdout.flush()

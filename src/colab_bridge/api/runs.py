@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, Response
@@ -33,7 +33,7 @@ def runs_router(app: App) -> APIRouter:
 
     @router.get("")
     async def list_runs(
-        session: str | None = None, project: str | None = None, limit: int = Query(50, ge=1, le=1000)
+        session: str | None = None, project: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 50
     ) -> dict[str, Any]:
         runs = app.runs.runs(session=session, project=project, limit=limit)
         return {"runs": [run_view(run) for run in runs]}
@@ -43,7 +43,7 @@ def runs_router(app: App) -> APIRouter:
         return run_view(app.runs.run(run_id))
 
     @router.get("/{run_id}/events", response_model=None)
-    async def events(run_id: str, after: int = Query(0, ge=0, le=2**62), follow: bool = True) -> Response:
+    async def events(run_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0, follow: bool = True) -> Response:
         return _stream(app, app.runs.run(run_id), after, follow=follow)
 
     @router.post("/{run_id}/input", status_code=204, response_model=None)

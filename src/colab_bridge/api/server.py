@@ -25,8 +25,16 @@ log = logging.getLogger(__name__)
 
 def build_api(app: App) -> FastAPI:
     """Return the API over a running application, without its protection."""
-    api = FastAPI(title="Colab Bridge daemon", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
-    for router in (status_router(app), sessions_router(app), runs_router(app), kernels_router(app), channels_router(app)):
+    api = FastAPI(
+        title="Colab Bridge daemon", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
+    )
+    for router in (
+        status_router(app),
+        sessions_router(app),
+        runs_router(app),
+        kernels_router(app),
+        channels_router(app),
+    ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(app.wait_recovered)])
     api.add_exception_handler(ColabBridgeError, _problem)
     api.add_exception_handler(RequestValidationError, _invalid)

@@ -69,9 +69,7 @@ def sessions_router(app: App) -> APIRouter:
         app.sessions.session(name)
         main = app.pool.find(name, KernelPurpose.MAIN, "main")
         if main is None:
-            raise UserError(
-                f"session {name} has no kernel that keeps state yet", hint="colab-bridge exec 'print(1)'"
-            )
+            raise UserError(f"session {name} has no kernel that keeps state yet", hint="colab-bridge exec 'print(1)'")
         await app.pool.restart(main.id)
         return {"restarted": [main.id]}
 

@@ -32,9 +32,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
     }
 
 
-def kernel_view(
-    app: App, kernel: KernelRecord, *, reattached: bool = False, restarted: bool = False
-) -> dict[str, Any]:
+def kernel_view(app: App, kernel: KernelRecord, *, reattached: bool = False, restarted: bool = False) -> dict[str, Any]:
     """Return a kernel as the API shows it."""
     try:
         hub = app.pool.hub(kernel.id)

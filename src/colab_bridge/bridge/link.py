@@ -30,7 +30,8 @@ class Link:
         runtime: Name of a configured runtime.
         options: Provider options, such as ``url`` or ``isolated``.
         on_event: Called with every event of every run.
-        answer_input: Called with the prompt when code asks for input; returns the answer. Without it, ``input()`` raises in
+        answer_input: Called with the prompt when code asks for input; returns the answer. Without it, ``input()``
+            raises in
             the code as it does where there is no terminal.
     """
 
@@ -56,7 +57,7 @@ class Link:
 
     @property
     def client(self) -> DaemonClient:
-        """A client of the daemon that runs now; it is started when there is none, also when the one before was killed."""
+        """A client of the daemon that runs now; one is started when there is none, or the one before was killed."""
         if self._client is None or find(self._paths) != self._client.address:
             self._client = connect(paths=self._paths)
         return self._client

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         with _only_one(paths), _listen(arguments.port) as listener:
             anyio.run(_serve, paths, listener)
     except ColabBridgeError as error:
-        print(error.message, error.hint, sep="\n", file=sys.stderr)
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return error.exit_status
     return 0
 

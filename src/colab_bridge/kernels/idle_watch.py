@@ -1,8 +1,8 @@
 """Notices an execution whose end was never announced.
 
-An execution has ended when its reply (shell) and its idle status (iopub) have come. Servers and ZMQ may drop the second under a
-flood of output, and whoever waits for it would wait for ever. Messages on iopub keep their order, so a silent execution of nothing
-tells: when its own idle has come, every idle before it has come, or never will.
+An execution has ended when its reply (shell) and its idle status (iopub) have come. Servers and ZMQ may drop the
+second under a flood of output, and whoever waits for it would wait for ever. Messages on iopub keep their order, so
+a silent execution of nothing tells: when its own idle has come, every idle before it has come, or never will.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from colab_bridge.wire.message import RawMessage
 
 __all__ = ["IdleWatch"]
 
-#: Seconds after a reply until its idle is missed; output that is still under way may well take longer, which costs one probe.
+#: Seconds after a reply until its idle is missed; output under way may well take longer, which costs one probe.
 PATIENCE_S = 2.0
 
 

@@ -43,7 +43,8 @@ class Upstream(Protocol):
     The plain WebSocket implements it now, the agent's tunnel later. ``run`` owns all tasks of the connection.
 
     Attributes:
-        reliable: True when a message handed to :meth:`send` can never be lost by a reconnect. Where it is False, the hub
+        reliable: True when a message handed to :meth:`send` can never be lost by a reconnect. Where it is False, the
+            hub
             asks after each reconnect which requests arrived, and sends the others again.
     """
 

@@ -94,9 +94,7 @@ class KernelPool:
             RuntimeLostError: there is none with this id.
         """
         if kernel_id not in self._kernels:
-            raise RuntimeLostError(
-                f"kernel {kernel_id} does not exist", hint="colab-bridge status", code="CB-LOST-001"
-            )
+            raise RuntimeLostError(f"kernel {kernel_id} does not exist", hint="colab-bridge status", code="CB-LOST-001")
         return self._kernels[kernel_id]
 
     def hub(self, kernel_id: str) -> HubKernel:

@@ -1,7 +1,7 @@
 """What happens to a kernel whose front end has gone, and which kernel a new front end gets. Pure decisions.
 
-Front ends end a kernel in two ways that look alike from here: a crash, and (VS Code's ordinary stop and restart) killing the
-local process without a word. The rules, for ``reattach = busy``:
+Front ends end a kernel in two ways that look alike from here: a crash, and (VS Code's ordinary stop and restart)
+killing the local process without a word. The rules, for ``reattach = busy``:
 
 ======================================  ==============================================================================
 what is seen                            what is done
@@ -13,8 +13,8 @@ start within ``restart_window_s``       it is the second half of a restart: the 
 later start of the same notebook        gets the busy kernel back
 ======================================  ==============================================================================
 
-``always`` keeps idle kernels too, so a later start finds its variables; ``never`` makes a new kernel at each start, and still
-lets a busy one finish, because its outputs are work.
+``always`` keeps idle kernels too, so a later start finds its variables; ``never`` makes a new kernel at each start,
+and still lets a busy one finish, because its outputs are work.
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ class SessionService:
                 code="CB-USER-024",
             )
 
-    async def _make(
-        self, name: str, project: str, target: Target, env: Mapping[str, str], *, default: bool
-    ) -> Session:
+    async def _make(self, name: str, project: str, target: Target, env: Mapping[str, str], *, default: bool) -> Session:
         provider = self._providers.get(target.provider)
         session = Session(
             name=name,
