@@ -1,7 +1,7 @@
 """Writes data/sales.csv: weekly sales of an invented chain of garden cafés, with the flaws that real exports have.
 
-The numbers follow a model (season, trend, weather, promotions, a price elasticity for each category), so that a fit has something
-to find. The seed is fixed: running it again gives the same file, byte for byte.
+The numbers follow a model (season, trend, weather, promotions, a price elasticity for each product), so that a fit has
+something to find. The seed is fixed: running it again gives the same file, byte for byte.
 
     python examples/sales/make_data.py
 """
@@ -18,7 +18,18 @@ from typing import Any
 SEED = 20231204
 FIRST_WEEK = date(2023, 1, 2)
 WEEKS = 152
-COLUMNS = ["week", "store", "region", "product", "category", "units", "unit_price", "discount", "revenue", "temperature"]
+COLUMNS = [
+    "week",
+    "store",
+    "region",
+    "product",
+    "category",
+    "units",
+    "unit_price",
+    "discount",
+    "revenue",
+    "temperature",
+]
 
 # name: region, size of the store, degrees above the average of the country
 STORES = {
@@ -27,7 +38,8 @@ STORES = {
     "Station": ("Centre", 1.45, 0.4),
     "Market Hall": ("South", 1.00, 2.3),
 }
-# name: category, weekly units of a store of size 1, list price, price elasticity, season (height, week of the peak), growth a year
+# name: category, weekly units of a store of size 1, list price, price elasticity,
+#       season (height, week of the peak), growth a year
 PRODUCTS: dict[str, tuple[str, float, float, float, float, int, float]] = {
     "Espresso": ("Hot drinks", 420, 2.40, -0.9, 0.16, 2, 0.03),
     "Cinnamon latte": ("Hot drinks", 210, 4.10, -1.3, 0.42, 50, 0.09),

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S colab-bridge run
 """Estimates pi with random points; shows that arguments, progress and the exit status work as with a local Python.
 
-    colab-bridge run examples/scripts/estimate_pi.py --points 2000000
+colab-bridge run examples/scripts/estimate_pi.py --points 2000000
 """
 
 from __future__ import annotations
