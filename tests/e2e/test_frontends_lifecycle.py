@@ -12,6 +12,8 @@ import psutil
 import pytest
 from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, eventually, start_front_end, text_of
 
+from colab_bridge.errors import TransientError
+
 __all__ = ["bridge", "start_front_end"]
 
 Start = Callable[..., FrontEnd]
