@@ -46,6 +46,7 @@ class Desk:
             "TERM": "xterm",
         }
         self.environ.pop("PWD", None)
+        self._started: list[subprocess.Popen[str]] = []
 
     def argv(self, *argv: str) -> list[str]:
         return [sys.executable, "-c", PROGRAM, *argv]
@@ -66,7 +67,7 @@ class Desk:
         )
 
     def popen(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.argv(*argv),
             cwd=self.project,
             env=self.environ,
@@ -77,6 +78,8 @@ class Desk:
             encoding="utf-8",
             **options,
         )
+        self._started.append(process)
+        return process
 
     def out(self, *argv: str, **options: Any) -> str:
         done = self.run(*argv, **options)
@@ -127,6 +130,12 @@ class Desk:
 
     def end(self) -> None:
         """End every process that commands at this desk have left."""
+        for started in self._started:
+            started.kill()
+            started.wait(10)
+            for stream in (started.stdout, started.stderr):
+                if stream is not None:
+                    stream.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("stop", "--all", "--yes")
         pid = self.daemon_pid()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 from colab_bridge import __version__
@@ -16,7 +15,6 @@ __all__ = ["connect", "revive", "stop_daemon"]
 
 _HEALTH_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 15.0
-_POLL_S = 0.02
 
 
 def connect(
@@ -49,7 +47,7 @@ def connect(
     where = Paths.from_env(os.environ) if paths is None else paths
     client = _running(where, call_timeout_s, on_wait)
     if client is not None and client.address.version != __version__:
-        client = _replace_when_idle(client, where, notify or _silent, start=start)
+        client = _replace_when_idle(client, notify or _silent, start=start)
     if client is not None:
         return client
     if not start:
@@ -103,32 +101,31 @@ def _answering(paths: Paths) -> Address | None:
     return None if client is None else client.address
 
 
-def _replace_when_idle(
-    client: DaemonClient, paths: Paths, notify: Callable[[str], None], *, start: bool
-) -> DaemonClient | None:
+def _replace_when_idle(client: DaemonClient, notify: Callable[[str], None], *, start: bool) -> DaemonClient | None:
     theirs = client.address.version or "unknown"
     if not start or client.get("/v1/status").get("runs"):
         notify(f"the daemon is version {theirs}, this is {__version__}; when it is idle: colab-bridge daemon restart")
         return client
     notify(f"replacing the daemon of version {theirs} by {__version__}")
-    stop_daemon(client, paths)
+    stop_daemon(client)
     return None
 
 
-def stop_daemon(client: DaemonClient, paths: Paths, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
-    """Ask the daemon to end and wait until it listens no more. Kernels and runtimes go on.
+def stop_daemon(client: DaemonClient, *, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    """Ask the daemon to end and wait until its process has. Kernels and runtimes go on.
 
     Raises:
         TransientError: it has not ended after ``timeout_s`` seconds.
     """
+    # Imported here because it costs 10 ms and few commands stop a daemon.
+    from colab_bridge._util.process import identify, wait_gone
+
+    pid = client.get("/v1/health").get("pid")
+    process = identify(pid) if isinstance(pid, int) else None
     client.post("/v1/shutdown")
-    deadline = time.monotonic() + timeout_s
-    while (address := find(paths)) is not None and address.pid == client.address.pid:
-        if time.monotonic() >= deadline:
-            raise TransientError(
-                f"the daemon (process {address.pid}) does not end",
-                hint=f"End it by force, nothing is lost: kill -9 {address.pid}",
-                code="CB-TRANSIENT-TIMEOUT",
-            )
-        # It is no child of ours, so the system does not tell us when it ends.
-        time.sleep(_POLL_S)
+    if process is not None and wait_gone([process], timeout_s):
+        raise TransientError(
+            f"the daemon (process {process.pid}) does not end",
+            hint=f"End it by force, nothing is lost: kill -9 {process.pid}",
+            code="CB-TRANSIENT-TIMEOUT",
+        )

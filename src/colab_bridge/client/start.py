@@ -49,12 +49,12 @@ def start_daemon(
     paths.ensure()
     begun = time.monotonic()
     deadline = begun + timeout_s
-    with _StartLock(paths.runtime_dir / "start.lock") as lock:
+    with _FileLock(paths.runtime_dir / "start.lock") as lock:
         process: ProcessId | None = None
         offset = 0
         while (address := answering()) is None:
             waited = time.monotonic() - begun
-            if process is None and lock.acquire():
+            if process is None and lock.acquire() and _is_free(paths.lock_file):
                 # Whoever held the lock may have finished between our look and our turn.
                 if (address := answering()) is not None:
                     return address
@@ -86,10 +86,17 @@ def _spawn(paths: Paths, port: int) -> ProcessId:
         ) from error
 
 
-class _StartLock:
-    """A lock between processes that want to start a daemon; the system drops it when its holder dies."""
+def _is_free(path: Path) -> bool:
+    """Whether no daemon holds its lock: one that comes up has no address yet, one that is stopped has none any more."""
+    with _FileLock(path) as lock:
+        return lock.acquire()
+
+
+class _FileLock:
+    """A lock between processes, of the kind that filelock takes for the daemon; the system drops it when its holder dies."""
 
     def __init__(self, path: Path) -> None:
+        self._held = False
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
     def __enter__(self) -> Self:
@@ -101,7 +108,9 @@ class _StartLock:
         os.close(self._file)
 
     def acquire(self) -> bool:
-        """Take the lock if it is free, without waiting."""
+        """Take the lock if it is free or ours, without waiting."""
+        if self._held:
+            return True
         try:
             if sys.platform == "win32":
                 import msvcrt
@@ -113,6 +122,7 @@ class _StartLock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
+        self._held = True
         return True
 
 

@@ -51,7 +51,7 @@ def stop(invocation: Invocation) -> None:
     """Stop the daemon; kernels and runtimes go on."""
     client = _running(invocation)
     if client is not None:
-        stop_daemon(client, invocation.paths)
+        stop_daemon(client)
     if invocation.as_json:
         invocation.console.json({"running": False, "stopped": client is not None})
     else:
@@ -65,7 +65,7 @@ def restart(invocation: Invocation) -> None:
     """Stop the daemon and start it again; kernels and runtimes go on."""
     client = _running(invocation)
     if client is not None:
-        stop_daemon(client, invocation.paths)
+        stop_daemon(client)
     _show(invocation, invocation.client(), "restarted" if client else "started")
 
 
