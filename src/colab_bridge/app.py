@@ -18,7 +18,7 @@ from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import UserError
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
-from colab_bridge.model.records import RunStatus
+from colab_bridge.model.records import KernelRecord, RunStatus
 from colab_bridge.ports.clock import Clock, SystemClock
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.frontends import FrontEnds
@@ -139,10 +139,17 @@ def _own_settings(paths: Paths, notices: list[str]) -> Settings:
 
 
 async def _take_over(app: App, keep_days: float) -> None:
-    unfinished = app.store.runs(status=RunStatus.RUNNING, limit=1000)
+    """Task root of the take-over. A defect in it must not end the daemon, which would fail at each start then."""
+    adopted: list[KernelRecord] = []
     try:
-        adopted = await app.sessions.recover(app.pool, unfinished)
+        adopted = await app.sessions.recover(app.pool, app.store.runs(status=RunStatus.RUNNING, limit=1000))
         await app.runs.recover(adopted)
+    except Exception as error:
+        log.exception("take-over failed")
+        app.notices.append(
+            f"not everything of the daemon before was found again ({type(error).__name__}); see: colab-bridge daemon logs"
+        )
+        return  # records are not pruned: which kernels live is not known
     finally:
         app.recovered.set()
     for kernel in adopted:

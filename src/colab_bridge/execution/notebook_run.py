@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from colab_bridge.errors import RuntimeLostError
@@ -98,16 +98,16 @@ class NotebookRun:
         cells: list[int] = list(self._run.progress.get("cells", []))
         done = int(self._run.progress.get("done", 0))
         cursor = int(self._run.progress.get("seq", self._run.first_seq))
-        outcome = Outcome(status=RunStatus.OK, exit_code=0)
+        outcome = _outcome_from(self._run.progress.get("outcome"))
         if done:
             await self._replay(cells[:done], cursor)
         async with anyio.create_task_group() as saver:
             saver.start_soon(self._save_while_changing)
             try:
                 for number in range(done, len(cells)):
-                    outcome, cursor = await self._cell(cells, number, cursor, outcome)
                     if outcome.status is not RunStatus.OK and not self._goes_on(outcome):
                         break
+                    outcome, cursor = await self._cell(cells, number, cursor, outcome)
             except RuntimeLostError as error:
                 outcome = Outcome(
                     status=RunStatus.LOST, exit_code=69, ename="KernelLost", evalue=error.message, lost=outcome.lost
@@ -142,7 +142,7 @@ class NotebookRun:
                     with contextlib.suppress(MessageError):
                         self._assemble(decode_v1(entry.body))
             after = batch[-1].seq
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     def _goes_on(self, outcome: Outcome) -> bool:
         return self._settings.keep_going and outcome.status is RunStatus.ERROR
@@ -172,9 +172,11 @@ class NotebookRun:
         status = "ok" if result.status == "ok" or expected else "error"
         self._hub.note({"type": "cell_finished", **place, "status": status, "duration_s": duration})
         report = await self._save()
+        outcome = _combine(so_far, result, ok=status == "ok")
         if not report.problem:
-            self._checkpoint({"cells": cells, "done": number + 1, "seq": result.last_seq})
-        return _combine(so_far, result, ok=status == "ok"), result.last_seq
+            done = {"cells": cells, "done": number + 1, "seq": result.last_seq}
+            self._checkpoint({**done, "outcome": _outcome_value(outcome)})
+        return outcome, result.last_seq
 
     def _take(self, message: RawMessage) -> None:
         self._assemble(message)
@@ -243,6 +245,23 @@ class NotebookRun:
 
     def _notice(self, level: str, text: str) -> None:
         self._hub.note({"type": "notice", "run": self._run.id, "level": level, "text": text})
+
+
+def _outcome_value(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome so far as it is kept with a run's progress."""
+    return {
+        "status": str(outcome.status),
+        "exit_code": outcome.exit_code,
+        "ename": outcome.ename,
+        "evalue": outcome.evalue,
+        "lost": outcome.lost,
+    }
+
+
+def _outcome_from(value: dict[str, Any] | None) -> Outcome:
+    if not value:
+        return Outcome(status=RunStatus.OK, exit_code=0)
+    return Outcome(**{**value, "status": RunStatus(value["status"])})
 
 
 def _combine(so_far: Outcome, result: ExecutionResult, *, ok: bool) -> Outcome:

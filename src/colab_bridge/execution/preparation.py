@@ -84,7 +84,7 @@ async def prepare_kernel(
 
 async def _for_notebook(pool: KernelPool, session: Session, part: NotebookRequest, file: NotebookFile) -> Preparation:
     cells = plan_cells(file.cells, resume=part.resume, only=part.cells)
-    key = str(file.path)
+    key = str(file.target)  # one notebook may be run several times at once, each into a file of its own
     await pool.clear_dead(session.name, KernelPurpose.NOTEBOOK, key)
     old = pool.find(session.name, KernelPurpose.NOTEBOOK, key)
     continues = part.resume or part.cells is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.to_thread
+from pydantic import ValidationError
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.config.paths import Paths
@@ -25,7 +26,7 @@ from colab_bridge.execution.preparation import Preparation, prepare_kernel, prep
 from colab_bridge.execution.produced import changed_files, snapshot
 from colab_bridge.execution.program import run_program
 from colab_bridge.execution.rebuild import rebuild_notebook
-from colab_bridge.execution.request import RunRequest
+from colab_bridge.execution.request import NotebookRequest, RunRequest
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind, RunStatus
 from colab_bridge.ports.clock import Clock
@@ -77,7 +78,8 @@ class RunService:
         self._clock = clock
         self._tasks = tasks
         self._active: dict[str, _Active] = {}
-        self._main_lock = anyio.Lock()
+        self._starting: set[Path] = set()
+        self._kernel_locks: dict[str, anyio.Lock] = {}
 
     # -- showing ---------------------------------------------------------------------------------------------
 
@@ -103,7 +105,10 @@ class RunService:
     def events(self, run_id: str, *, after: int = 0, follow: bool = True) -> AsyncIterator[list[Event]]:
         """Iterate over the events of a run in batches; see ``docs/design/daemon-api.md``."""
         run = self.run(run_id)
-        return run_events(run, self._hub_or_none(run.kernel), self._paths.records_dir, after=after, follow=follow)
+        hub = self._hub_or_none(run.kernel)
+        # Nothing comes any more for a run that has ended, on whatever its kernel does now.
+        follow = follow and not run.status.final
+        return run_events(run, hub, self._paths.records_dir, after=after, follow=follow)
 
     def _hub_or_none(self, kernel_id: str) -> HubKernel | None:
         try:
@@ -119,7 +124,32 @@ class RunService:
         Raises:
             ColabBridgeError: it cannot be started; nothing was run then.
         """
-        file = await self._load(request) if request.notebook else None
+        with self._claim(request.notebook):
+            return await self._start(request)
+
+    @contextlib.contextmanager
+    def _claim(self, part: NotebookRequest | None) -> Iterator[None]:
+        """Keep a second run off a notebook until the first one is listed as running."""
+        if part is None:
+            yield
+            return
+        target = Path(part.output_path or part.path)
+        running = (run for run in self._store.runs(status=RunStatus.RUNNING, limit=1000) if run.id in self._active)
+        other = next((run.id for run in running if run.kind is RunKind.NOTEBOOK and _target_of(run) == target), None)
+        if other is not None or target in self._starting:
+            raise ConflictError(
+                f"{target.name} is being run already ({other or 'it starts'})",
+                hint=f"watch it with: colab-bridge attach {other or 'last'}",
+                code="CB-CONFLICT-001",
+            )
+        self._starting.add(target)
+        try:
+            yield
+        finally:
+            self._starting.discard(target)
+
+    async def _start(self, request: RunRequest) -> Run:
+        file = await self._load(request.notebook) if request.notebook else None
         session = await self._sessions.ensure(
             project=request.project,
             name=request.session,
@@ -128,7 +158,7 @@ class RunService:
             options=request.options,
             env=request.env,
         )
-        async with self._main_lock:
+        async with self._kernel_locks.setdefault(session.name, anyio.Lock()):
             prepared = await prepare_kernel(self._pool, session, request, file)
         hub = self._pool.hub(prepared.kernel.id)
         settings = self._sessions.settings(request.project, request.env)
@@ -144,6 +174,7 @@ class RunService:
                 "save_interval_s": settings.notebook.save_interval_s,
                 "collapse_progress": settings.notebook.collapse_progress,
                 "local": session.provider == "local" and not session.options.get("isolated"),
+                **({"cell_keys": file.cell_keys()} if file else {}),
             },
             status=RunStatus.RUNNING,
             first_seq=hub.record.next_seq - 1,
@@ -152,20 +183,11 @@ class RunService:
         )
         self._store.put_run(run, session.project)
         self._announce(hub, run, prepared)
-        self._begin(run, request, file)
+        self._begin(run, request, file, hub)
         return run
 
-    async def _load(self, request: RunRequest) -> NotebookFile:
-        part = request.notebook
-        assert part is not None  # noqa: S101  # the caller's condition, for the type checker
+    async def _load(self, part: NotebookRequest) -> NotebookFile:
         path, target = Path(part.path), Path(part.output_path) if part.output_path else None
-        for other in self._store.runs(status=RunStatus.RUNNING, limit=1000):
-            if other.kind is RunKind.NOTEBOOK and other.id in self._active and _target_of(other) == (target or path):
-                raise ConflictError(
-                    f"{path.name} is being run already ({other.id})",
-                    hint=f"watch it with: colab-bridge attach {other.id}",
-                    code="CB-CONFLICT-001",
-                )
         file = await anyio.to_thread.run_sync(NotebookFile.load, path, target)
         await anyio.to_thread.run_sync(file.check_writable)
         inject_parameters(file.content, part.parameters)
@@ -177,9 +199,9 @@ class RunService:
         for text in prepared.notices:
             hub.note({"type": "notice", "run": run.id, "level": "warning", "text": text})
 
-    def _begin(self, run: Run, request: RunRequest, file: NotebookFile | None) -> None:
+    def _begin(self, run: Run, request: RunRequest, file: NotebookFile | None, hub: HubKernel) -> None:
         self._active[run.id] = _Active()
-        self._tasks.start_soon(self._drive, run, request, file)
+        self._tasks.start_soon(self._drive, run, request, file, hub)
 
     async def recover(self, kernels: list[KernelRecord]) -> None:
         """Go on with the runs that an earlier daemon left unfinished.
@@ -189,18 +211,23 @@ class RunService:
         """
         living = {kernel.id for kernel in kernels}
         for run in self._store.runs(status=RunStatus.RUNNING, limit=1000):
-            request = RunRequest.model_validate({k: v for k, v in run.spec.items() if k in RunRequest.model_fields})
-            if run.kernel not in living:
-                await self._bury(run, request)
-                continue
-            file = None
-            if request.notebook:
-                try:
-                    file = await anyio.to_thread.run_sync(prepare_notebook, request.notebook)
-                except ColabBridgeError as error:
-                    self._finish_offline(run, error.message)
-                    continue
-            self._begin(run, request, file)
+            try:
+                await self._go_on(run, living)
+            except (ColabBridgeError, ValidationError, OSError) as error:
+                log.warning("run not taken up", extra={"run": run.id, "reason": str(error)[:200]})
+                reason = error.message if isinstance(error, ColabBridgeError) else type(error).__name__
+                self._finish_offline(run, reason)
+
+    async def _go_on(self, run: Run, living: set[str]) -> None:
+        request = RunRequest.model_validate({k: v for k, v in run.spec.items() if k in RunRequest.model_fields})
+        if run.kernel not in living:
+            await self._bury(run, request)
+            return
+        file = None
+        if request.notebook:
+            file = await anyio.to_thread.run_sync(prepare_notebook, request.notebook)
+            file.restore_order([str(key) for key in run.spec.get("cell_keys") or file.cell_keys()])
+        self._begin(run, request, file, self._pool.hub(run.kernel))
 
     async def _bury(self, run: Run, request: RunRequest) -> None:
         """End a run whose kernel did not survive, with everything that was recorded of it in the notebook."""
@@ -222,9 +249,9 @@ class RunService:
 
     # -- driving ---------------------------------------------------------------------------------------------
 
-    async def _drive(self, run: Run, request: RunRequest, file: NotebookFile | None) -> None:
+    async def _drive(self, run: Run, request: RunRequest, file: NotebookFile | None, hub: HubKernel) -> None:
         """Task root of one run."""
-        active, hub = self._active[run.id], self._pool.hub(run.kernel)
+        active = self._active[run.id]
         started = self._clock.monotonic()
         try:
             if file is not None:
@@ -241,10 +268,13 @@ class RunService:
             outcome = Outcome(status=RunStatus.ERROR, exit_code=70, ename="InternalError", evalue=str(error)[:200])
         if active.killed:
             outcome = dataclasses.replace(outcome, status=RunStatus.INTERRUPTED, exit_code=130)
-        self._finish(run.id, hub, outcome, self._clock.monotonic() - started)
+        self._finish(run, hub, outcome, self._clock.monotonic() - started)
         self._active.pop(run.id, None)
         active.done.set()
-        await self._after(run, request, outcome)
+        try:
+            await self._after(run, request, outcome)
+        except Exception:
+            log.exception("kernel of a run not removed", extra={"run": run.id})
 
     async def _notebook(self, run: Run, request: RunRequest, file: NotebookFile, hub: HubKernel) -> Outcome:
         part = request.notebook
@@ -264,7 +294,9 @@ class RunService:
 
     def _checkpoint(self, run_id: str) -> Callable[[dict[str, Any]], None]:
         def checkpoint(progress: dict[str, Any]) -> None:
-            self._store.put_run(dataclasses.replace(self.run(run_id), progress=progress))
+            # Without it a daemon that takes over reads more of the record: no reason to stop the notebook.
+            with contextlib.suppress(ColabBridgeError):
+                self._store.put_run(dataclasses.replace(self.run(run_id), progress=progress))
 
         return checkpoint
 
@@ -277,19 +309,23 @@ class RunService:
 
         return sink
 
-    def _finish(self, run_id: str, hub: HubKernel, outcome: Outcome, duration_s: float) -> None:
-        run = dataclasses.replace(
-            self.run(run_id),
-            status=outcome.status,
-            exit_code=outcome.exit_code,
-            finished_at=self._clock.time(),
-            output_may_be_lost=outcome.lost,
-        )
-        self._store.put_run(run)
+    def _finish(self, run: Run, hub: HubKernel, outcome: Outcome, duration_s: float) -> None:
+        try:
+            ended = dataclasses.replace(
+                self.run(run.id),
+                status=outcome.status,
+                exit_code=outcome.exit_code,
+                finished_at=self._clock.time(),
+                output_may_be_lost=outcome.lost,
+            )
+            self._store.put_run(ended)
+        except ColabBridgeError as error:
+            # Viewers see the end in the record; a later daemon reads it there and stores it.
+            log.error("end of a run not stored", extra={"run": run.id, "reason": error.message})  # noqa: TRY400  # no defect
         hub.note(
             {
                 "type": "finished",
-                "run": run_id,
+                "run": run.id,
                 "status": str(outcome.status),
                 "exit_code": outcome.exit_code,
                 "duration_s": round(duration_s, 3),
@@ -329,10 +365,11 @@ class RunService:
         """End the kernel of a run, with all its variables, and start it anew if asked."""
         run, active = self._running(run_id)
         active.killed = True
-        if restart:
-            await self._pool.restart(run.kernel)
-        else:
-            await self._pool.delete(run.kernel)
+        try:
+            await (self._pool.restart(run.kernel) if restart else self._pool.delete(run.kernel))
+        except ColabBridgeError:
+            active.killed = False  # it goes on, and ends with a status of its own
+            raise
         with anyio.move_on_after(10):
             await active.done.wait()
 

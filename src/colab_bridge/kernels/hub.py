@@ -292,6 +292,7 @@ class HubKernel:
         self._died = reason
         self._activity.clear()
         self._fence.clear()
+        self._held.clear()
         self.note({"type": "died", "text": reason})
 
     def fail(self, reason: str) -> None:
@@ -342,7 +343,8 @@ class HubKernel:
         self._refresh_state()
 
     def _after_connect(self) -> None:
-        if self._upstream.reliable or not self._fence.pending():
+        # A fence whose reply went down with the connection would hold back requests for ever.
+        if self._upstream.reliable or not (self._fence.pending() or self._fence.active):
             return
         fence = probe(new_id("hub"), self._own_session)
         for answer in self._fence.start(fence.msg_id):

@@ -120,11 +120,17 @@ class FrontEnds:
             self._tasks.start_soon(self._remove, kernel_id)
 
     async def _remove(self, kernel_id: str) -> None:
+        """Task root of one removal."""
         try:
             await self._pool.delete(kernel_id)
         except ColabBridgeError as error:
+            # The next change of its state, such as the link coming back, tries again.
             log.warning("kernel not removed", extra={"kernel": kernel_id, "reason": error.message})
-        finally:
+            self._of(kernel_id).leaving = False
+        except Exception:
+            log.exception("kernel not removed", extra={"kernel": kernel_id})
+            self._of(kernel_id).leaving = False
+        else:
             self._presence.pop(kernel_id, None)
 
 

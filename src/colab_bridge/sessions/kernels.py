@@ -219,6 +219,8 @@ class KernelPool:
 
     async def _keep_link(self, kernel: KernelRecord, hub: HubKernel) -> None:
         """Task root of one kernel's link."""
+        if hub.closed:
+            return  # dropped before its link began
         with anyio.CancelScope() as scope:
             self._scopes[kernel.id] = scope
             try:
