@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -16,6 +17,8 @@ __all__ = ["INTERRUPTED_STATUS", "broken_pipe", "report"]
 INTERRUPTED_STATUS = 130
 # What a shell reports for a program that SIGPIPE has ended.
 BROKEN_PIPE_STATUS = 141
+# A full disk, a used-up quota, a file that has become too large, a device that fails.
+_OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 def report(error: BaseException, invocation: Invocation) -> int:
@@ -51,6 +54,13 @@ def _known(error: BaseException, invocation: Invocation) -> ColabBridgeError:
         return UserError(
             f"{error.filename}: {error.strerror or error}",
             hint="Check the path and its permissions.",
+            code="CB-USER-OS",
+        )
+    if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS:
+        drop_stdout()
+        return UserError(
+            f"the output cannot be written: {error.strerror}",
+            hint="Make room, or write it elsewhere.",
             code="CB-USER-OS",
         )
     return _crash(error, invocation)
@@ -99,8 +109,12 @@ def _crash(error: BaseException, invocation: Invocation) -> InternalError:
 
 def broken_pipe() -> int:
     """Make sure that nothing is said about a reader who has gone, and return the exit status for it."""
-    # Python flushes stdout once more at its end; that must not fail again with a message.
+    drop_stdout()
+    return BROKEN_PIPE_STATUS
+
+
+def drop_stdout() -> None:
+    """Send the rest of stdout nowhere: Python flushes it once more at its end, and must not fail again with a message."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
-    return BROKEN_PIPE_STATUS

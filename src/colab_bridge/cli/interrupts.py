@@ -15,8 +15,8 @@ __all__ = ["Interrupts"]
 class Interrupts:
     """Catches Ctrl-C while a run is followed. Use it as a context manager, in the main thread.
 
-    The first one only sets :attr:`count` and makes :attr:`wake` readable, so that nothing is torn apart in the middle. The
-    second one raises ``KeyboardInterrupt`` right where we are, whatever we wait for.
+    The first one only sets :attr:`count` and makes :attr:`wake` readable, so that nothing is torn apart in the middle.
+    The second one raises ``KeyboardInterrupt`` right where we are, whatever we wait for.
 
     Attributes:
         count: How often Ctrl-C was pressed since the last :meth:`reset`.

@@ -15,7 +15,8 @@ __all__ = ["parse_parameters"]
 def parse_parameters(given: Sequence[str]) -> dict[str, Any]:
     """Turn ``name=value`` texts into values.
 
-    A value is a Python literal or JSON (``3``, ``1e-3``, ``True``, ``[1, 2]``, ``"text"``), and otherwise the text as it stands.
+    A value is a Python literal or JSON (``3``, ``1e-3``, ``True``, ``[1, 2]``, ``"text"``), and otherwise the text as
+    it stands.
 
     Raises:
         UserError: there is no ``=``, or the name is no Python name.

@@ -62,7 +62,7 @@ def read_address(paths: Paths) -> Address | None:
     if raw.get("schema") != SCHEMA:
         raise ConflictError(
             "the running daemon belongs to another version of Colab Bridge",
-            hint="Run: colab-bridge daemon restart",
+            hint=f"End its process {raw.get('pid')} and try again; kernels and runtimes go on.",
             code="CB-CONFLICT-DAEMON",
         )
     return _address(raw)

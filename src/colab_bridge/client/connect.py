@@ -38,7 +38,8 @@ def connect(
         call_timeout_s: Seconds that calls of the client may take.
         port: TCP port for a daemon that is started; 0 for any free one.
         notify: Called with one line when a daemon of another version is met.
-        on_wait: Called some four times a second with the seconds waited, while the daemon starts and in calls without answer.
+        on_wait: Called some four times a second with the seconds waited, while the daemon starts and in calls without
+            an answer.
 
     Raises:
         TransientError: there is no daemon (and ``start`` is false), it does not start, or it does not answer.
@@ -64,7 +65,8 @@ def connect(
 def revive() -> DaemonClient:
     """Return a client of a daemon after the one in use has gone.
 
-    A daemon that ended in good order has removed its ``daemon.json``: it was stopped on purpose, and is not started again.
+    A daemon that ended in good order has removed its ``daemon.json``: it was stopped on purpose, and is not started
+    again.
 
     Raises:
         TransientError: there is no daemon; code ``CB-TRANSIENT-NO-DAEMON`` when it was stopped on purpose.

@@ -163,7 +163,8 @@ class DaemonClient:
         """Begin a request whose answer is a stream of events; use it as a context manager.
 
         Raises:
-            TransientError: nothing listens there. What the daemon itself reports is raised by the first event asked for.
+            TransientError: nothing listens there. What the daemon itself reports is raised by the first event asked
+                for.
         """
         return EventStream(_Exchange(self.address, self._request(method, path, body, query)))
 

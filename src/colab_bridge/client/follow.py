@@ -14,7 +14,8 @@ from colab_bridge.errors import ColabBridgeError, TransientError
 
 __all__ = ["RunFollower", "follow_run"]
 
-# A daemon takes about a second to come back and re-adopt its kernels. After this long without it, a person should decide.
+# A daemon takes about a second to come back and re-adopt its kernels. After this long without it, a person should
+# decide.
 GIVE_UP_AFTER_S = 60.0
 # A daemon that was stopped on purpose is not started behind its user's back; a restart of it takes less than this.
 RESTART_WAIT_S = 5.0
@@ -72,7 +73,8 @@ class RunFollower:
     def poll(self, timeout_s: float, extra: Sequence[socket.socket | int] = ()) -> Event | None:
         """Return the next event; None when there is none for ``timeout_s`` or another source is ready.
 
-        After a cut it returns an event ``link`` without ``seq`` whose state is ``reconnecting``, and goes on where it was.
+        After a cut it returns an event ``link`` without ``seq`` whose state is ``reconnecting``, and goes on where it
+        was.
 
         Args:
             timeout_s: Seconds to wait at most; making a new connection may take longer.
@@ -80,7 +82,8 @@ class RunFollower:
 
         Raises:
             ColabBridgeError: what the daemon reported instead of events.
-            TransientError: the daemon went away before the run had begun, was stopped on purpose, or is not back in time.
+            TransientError: the daemon went away before the run had begun, was stopped on purpose, or is not back in
+                time.
         """
         deadline = time.monotonic() + timeout_s
         while not self.finished:
@@ -120,7 +123,7 @@ class RunFollower:
         return True
 
     def _ended(self) -> Event | None:
-        """The stream ended in good order without ``finished``: the run has no such entry, or the daemon is being stopped."""
+        """The stream ended in good order without ``finished``: the run has no such entry, or the daemon is ending."""
         self.close()
         if self.run_id is None:
             raise _gone_too_early()

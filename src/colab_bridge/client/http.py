@@ -12,7 +12,8 @@ __all__ = ["HttpProtocolError", "LineSplitter", "ResponseParser", "request_bytes
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CHUNK_LINE_BYTES = 1024
-# One event may carry one large display; Jupyter has no limit of its own. Beyond this it is no honest answer of our daemon.
+# One event may carry one large display; Jupyter has no limit of its own. Beyond this it is no honest answer of our
+# daemon.
 MAX_LINE_BYTES = 512 * 1024 * 1024
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

@@ -93,7 +93,7 @@ def _is_free(path: Path) -> bool:
 
 
 class _FileLock:
-    """A lock between processes, of the kind that filelock takes for the daemon; the system drops it when its holder dies."""
+    """A lock between processes, of the kind that the daemon's own is; the system drops it when its holder dies."""
 
     def __init__(self, path: Path) -> None:
         self._held = False
@@ -147,7 +147,7 @@ def _no_daemon(paths: Paths, offset: int, waited_s: float) -> ColabBridgeError:
 
 
 def _last_lines(path: Path, offset: int) -> list[str]:
-    """Return the last lines of a log that are not empty, looking no further back than ``offset`` bytes from its start."""
+    """Return the last lines of a log that are not empty, from ``offset`` bytes after its start on."""
     try:
         with open(path, "rb") as file:
             end = file.seek(0, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -47,10 +48,8 @@ class ScriptedServer:
 
     def close(self) -> None:
         # A listener that is only closed would leave accept() waiting on some systems.
-        try:
+        with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._listener.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(5)

@@ -66,7 +66,7 @@ def test_a_file_of_another_generation_asks_for_a_restart(paths: Paths) -> None:
     server.close()
     with pytest.raises(ConflictError) as caught:
         read_address(paths)
-    assert "daemon restart" in caught.value.hint
+    assert "process 1" in caught.value.hint
 
 
 def test_the_token_is_never_shown(paths: Paths) -> None:

@@ -100,7 +100,7 @@ def test_a_stream_that_is_cut_gives_its_whole_events_and_then_an_error(
     seen = []
     with client.stream("GET", "/e") as stream, pytest.raises(TransientError, match="cut"):
         for event in stream:
-            seen.append(event)  # noqa: PERF402  # the error in the middle is the point
+            seen.append(event)  # the error in the middle is the point
     assert seen == [whole]
 
 

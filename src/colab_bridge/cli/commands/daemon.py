@@ -20,8 +20,8 @@ __all__ = ["daemon"]
 def daemon() -> None:
     """Look after the background process that holds sessions and runs.
 
-    Every command starts it when it is not there. It may be stopped or killed at any time: kernels and runtimes go on, and
-    the next command picks them up again.
+    Every command starts it when it is not there. It may be stopped or killed at any time: kernels and runtimes go on,
+    and the next command picks them up again.
     """
 
 
@@ -120,6 +120,6 @@ def _show(invocation: Invocation, client: DaemonClient, what: str) -> None:
     uptime = found.get("uptime_s")
     up = f", up {span(uptime)}" if isinstance(uptime, (int, float)) else ""
     invocation.console.out(
-        f"the daemon {what}: process {found.get('pid')}, port {client.address.port}, version {found.get('version')}{up}, "
-        f"{size(found.get('rss_bytes'))}\n"
+        f"the daemon {what}: process {found.get('pid')}, port {client.address.port}, "
+        f"version {found.get('version')}{up}, {size(found.get('rss_bytes'))}\n"
     )

@@ -41,9 +41,9 @@ def split_arguments(args: list[str], with_value: frozenset[str]) -> tuple[list[s
         with_value: Our options that take a value.
 
     Returns:
-        Our options; what to run (``command``, ``module``, ``notebook``, ``stdin``, ``script``, or empty when nothing is named);
-        and the rest, beginning with the name of what to run. All arguments after a notebook are ours, because a notebook
-        takes none.
+        Our options; what to run (``command``, ``module``, ``notebook``, ``stdin``, ``script``, or empty when nothing is
+        named); and the rest, beginning with the name of what to run. All arguments after a notebook are ours, because a
+        notebook takes none.
     """
     index = 0
     while index < len(args):
@@ -85,7 +85,8 @@ def run(
 ) -> int:
     """Run a script, a module, a notebook or a command, here or on a runtime.
 
-    Output appears as it comes, and the exit status is the program's own. Everything after the script's name belongs to the script.
+    Output appears as it comes, and the exit status is the program's own. Everything after the script's name belongs to
+    the script.
 
     \b
       colab-bridge run train.py --lr 0.1        a script with arguments

@@ -27,9 +27,8 @@ def status(invocation: Invocation) -> None:
     daemon = found.get("daemon") or {}
     uptime = daemon.get("uptime_s")
     up = span(uptime) if isinstance(uptime, (int, float)) else "-"
-    console.out(
-        f"daemon   process {daemon.get('pid')}, version {daemon.get('version')}, up {up}, {size(daemon.get('rss_bytes'))}\n"
-    )
+    memory = size(daemon.get("rss_bytes"))
+    console.out(f"daemon   process {daemon.get('pid')}, version {daemon.get('version')}, up {up}, {memory}\n")
     here = invocation.project
     for session in sorted(found.get("sessions") or [], key=lambda s: s.get("project") != here):
         _session(console, session, here)
