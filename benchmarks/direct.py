@@ -1,7 +1,7 @@
 """A kernel's WebSocket without us: blocking, bare, and as quick as it goes.
 
-It is the alternative that our numbers are held against, so it has no overhead of an event loop, and it acknowledges at once
-(an empty PONG after what arrives): without that, Nagle's algorithm in the server costs 40 ms a request.
+It is the alternative that our numbers are held against, so it has no overhead of an event loop, and it acknowledges at
+once (an empty PONG after what arrives): without that, Nagle's algorithm in the server costs 40 ms a request.
 
 Source: RFC 6455; jupyter_server, "WebSocket kernel wire protocols".
 """

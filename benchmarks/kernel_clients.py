@@ -1,4 +1,4 @@
-"""Two ways to a kernel, measured with the same yardstick: the WebSocket of its server, and the ZMQ sockets of a front end.
+"""Two ways to a kernel, measured with the same yardstick: its server's WebSocket, and the ZMQ sockets of a front end.
 
 Both are bare: blocking, no event loop, only the headers are read. What is measured is the way, not the client.
 """
