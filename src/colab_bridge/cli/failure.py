@@ -114,7 +114,7 @@ def broken_pipe() -> int:
 
 
 def drop_stdout() -> None:
-    """Send the rest of stdout nowhere: Python flushes it once more at its end, and must not fail again with a message."""
+    """Send the rest of stdout nowhere: Python flushes it once more at its end, which must not fail with a message."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)

@@ -32,7 +32,11 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command line of this process and end it with the right exit status."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # in the few milliseconds before run() is ready for it
+        status = 130
+    sys.exit(status)
 
 
 def run(argv: list[str]) -> int:

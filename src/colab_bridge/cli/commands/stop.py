@@ -37,7 +37,8 @@ def stop(invocation: Invocation, names: tuple[str, ...], session: str | None, ev
             failed = error
         else:
             if not invocation.as_json:
-                invocation.console.note(f"{name}: stopped, {stopped[-1].get('kernels') or 'no'} kernels ended")
+                ended = stopped[-1].get("kernels") or 0
+                invocation.console.note(f"{name}: stopped, {ended} kernel{'' if ended == 1 else 's'} ended")
     if failed is not None:
         raise failed
     if invocation.as_json:
