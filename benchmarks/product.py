@@ -121,6 +121,8 @@ def _environment(folder: Path) -> Iterator[None]:
     for name in ("DATA", "RUNTIME", "CONFIG"):
         os.environ[f"JUPYTER_{name}_DIR"] = str(folder / f"jupyter-{name.lower()}")
     os.environ["IPYTHONDIR"] = str(folder / "ipython")
+    # With it nothing is ever warm: each process would compile all of its modules again, which no user's machine does.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Kernels are otherwise those of an environment that happens to be active.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     try:
@@ -136,7 +138,7 @@ def _end(client: DaemonClient, paths: Paths) -> None:
     with contextlib.suppress(ColabBridgeError):
         for session in client.get("/v1/sessions")["sessions"]:
             client.delete(f"/v1/sessions/{session['name']}")
-        stop_daemon(client, paths)
+        stop_daemon(client)
     _gone, alive = psutil.wait_procs(own, timeout=_END_TIMEOUT_S)
     for process in alive:
         with contextlib.suppress(psutil.Error):
