@@ -137,7 +137,7 @@ def test_a_kernel_that_dies_ends_the_proxy_so_that_the_front_end_sees_it(
     front = start_front_end()
     kernel = kernel_of(bridge, front)
     process = front.manager.provisioner.process
-    front.client.execute("import os; print('last words', flush=True); os._exit(1)")
+    front.client.execute("import os, time; print('last words', flush=True); time.sleep(0.5); os._exit(1)")
     front.published(lambda m: m["msg_type"] == "stream" and "last words" in m["content"]["text"])
     assert process.wait(WAIT_S) == 1
     eventually(lambda: kernel not in bridge.kernel_ids(), "the kernel is removed", timeout_s=3)
