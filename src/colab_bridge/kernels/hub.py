@@ -230,7 +230,10 @@ class HubKernel:
 
     def _on_message(self, message: RawMessage) -> None:
         try:
+            message.header_fields()
             parent_id = message.parent_id
+            if message.channel == "shell":
+                message = _answer(message)
             resend = self._fence.received(message)
             if parent_id in self._own_requests:
                 self._idle_watch.received(message)
@@ -392,6 +395,15 @@ class HubKernel:
                 return
             else:
                 await self.record.wait(cursor)
+
+
+def _answer(message: RawMessage) -> RawMessage:
+    """Return a reply; one whose content cannot be read as an empty one, because nothing else will come."""
+    try:
+        message.content_fields()
+    except MessageError:
+        return RawMessage("shell", message.header, message.parent, message.metadata, b"{}", message.buffers)
+    return message
 
 
 def note_of(entry: Entry) -> dict[str, Any]:
