@@ -100,7 +100,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 sessions.endpoint,
                 record_bytes=settings.record.max_mb * 1024 * 1024,
             )
-            front_ends = FrontEnds(pool, clock, tasks)
+            stopping = anyio.Event()
+            front_ends = FrontEnds(pool, clock, tasks, stopping)
             runs = RunService(store, sessions, pool, paths, clock, tasks)
             app = App(
                 paths=paths,
@@ -110,7 +111,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 front_ends=front_ends,
                 runs=runs,
                 clock=clock,
-                stopping=anyio.Event(),
+                stopping=stopping,
                 recovered=anyio.Event(),
                 started_at=clock.time(),
                 notices=notices,

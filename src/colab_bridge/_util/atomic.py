@@ -7,7 +7,28 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_atomic"]
+__all__ = ["remove_leftovers", "write_atomic"]
+
+_SUFFIX = ".tmp"
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:40]}."
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files beside a file that a process left when it was killed while it wrote.
+
+    Args:
+        path: The file; no other process may be writing it now.
+    """
+    target = Path(os.path.realpath(path))
+    # mkstemp puts eight characters between the two.
+    length = len(_prefix(target)) + 8 + len(_SUFFIX)
+    with contextlib.suppress(OSError):
+        for file in target.parent.iterdir():
+            if file.name.startswith(_prefix(target)) and file.name.endswith(_SUFFIX) and len(file.name) == length:
+                file.unlink()
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
@@ -30,7 +51,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
             mode = target.stat().st_mode & 0o777
         except FileNotFoundError:
             mode = 0o600
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_SUFFIX)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

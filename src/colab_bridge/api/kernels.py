@@ -78,4 +78,6 @@ async def _for_front_end(app: App, body: KernelBody) -> dict[str, Any]:
         cwd=relative_folder(Path(body.cwd), session.project),
         identity=identity,
     )
+    # One that dies before it connects leaves no orphan either.
+    app.front_ends.expect_return(kernel)
     return kernel_view(app, kernel, restarted=decision.restarted)

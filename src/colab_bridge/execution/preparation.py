@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from colab_bridge._util.atomic import remove_leftovers
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import UserError
 from colab_bridge.execution.notebook_file import NotebookFile
@@ -36,6 +37,7 @@ class Preparation:
 def prepare_notebook(part: NotebookRequest) -> NotebookFile:
     """Read the notebook of a request that is taken up again, with its parameters."""
     file = NotebookFile.load(Path(part.path), Path(part.output_path) if part.output_path else None)
+    remove_leftovers(file.target)
     inject_parameters(file.content, part.parameters)
     return file
 

@@ -316,7 +316,7 @@ class RunService:
                 status=outcome.status,
                 exit_code=outcome.exit_code,
                 finished_at=self._clock.time(),
-                output_may_be_lost=outcome.lost,
+                output_may_be_lost=outcome.lost or (outcome.evalue if outcome.status is RunStatus.LOST else ""),
             )
             self._store.put_run(ended)
         except ColabBridgeError as error:

@@ -41,10 +41,18 @@ class _Presence:
 
 
 class FrontEnds:
-    """Applies the policy of :mod:`colab_bridge.sessions.reattach` to the kernels that front ends made."""
+    """Applies the policy of :mod:`colab_bridge.sessions.reattach` to the kernels that front ends made.
 
-    def __init__(self, pool: KernelPool, clock: Clock, tasks: anyio.abc.TaskGroup) -> None:
+    Args:
+        pool: The kernels.
+        clock: Time source.
+        tasks: Owner of the tasks that remove kernels.
+        stopping: Set when this process ends: connections that it closes itself are no departures.
+    """
+
+    def __init__(self, pool: KernelPool, clock: Clock, tasks: anyio.abc.TaskGroup, stopping: anyio.Event) -> None:
         self._pool = pool
+        self._stopping = stopping
         self._clock = clock
         self._tasks = tasks
         self._presence: dict[str, _Presence] = {}
@@ -76,11 +84,11 @@ class FrontEnds:
             yield
         finally:
             presence.attached -= 1
-            if presence.attached == 0:
+            if presence.attached == 0 and not self._stopping.is_set():
                 self._vanished(kernel_id)
 
     def expect_return(self, kernel: KernelRecord) -> None:
-        """Give the front end of an adopted kernel time to come back before the policy applies."""
+        """Give the front end of a kernel time to come (back) before the policy applies."""
         if kernel.purpose is KernelPurpose.FRONTEND:
             self._tasks.start_soon(self._wait_for_return, kernel.id)
 
