@@ -29,7 +29,6 @@ class Pool:
     def add(self, kernel: str, purpose: KernelPurpose = KernelPurpose.FRONTEND, **identity: Any) -> Scene:
         scene = Scene(self._folder / kernel, clock=self._clock)
         scene.hub._on_state = lambda hub: [listener(self.records[kernel], hub) for listener in self._listeners]
-        scene.connect()
         self.scenes[kernel] = scene
         self.records[kernel] = KernelRecord(
             id=kernel,
@@ -41,6 +40,7 @@ class Pool:
             spec="python3",
             identity=identity,
         )
+        scene.connect()
         return scene
 
     def on_state(self, listener: Callable[[KernelRecord, HubKernel], None]) -> None:
