@@ -138,15 +138,21 @@ class Desk:
                     stream.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("stop", "--all", "--yes")
-        pid = self.daemon_pid()
-        self.run("daemon", "stop")
-        if pid is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                doomed = [process, *process.children(recursive=True)]
-                _, alive = psutil.wait_procs(doomed, timeout=5)
-                for left in alive:
-                    left.kill()
+            self.run("daemon", "stop")
+        _, left = psutil.wait_procs(self.processes(), timeout=5)
+        names = [" ".join(process.cmdline()) for process in left if process.is_running()]
+        for process in left:
+            process.kill()
+        assert not names, f"left behind: {names}"
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process that works in our folders, this one left out."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and process.environ().get("COLAB_BRIDGE_HOME") == str(self.home):
+                    found.append(process)
+        return found
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -30,15 +31,16 @@ class Keys:
         if sys.platform == "win32":
             import msvcrt
 
-            return msvcrt.getwch().lower() if msvcrt.kbhit() else ""
-        import select
+            typed = msvcrt.getwch() if msvcrt.kbhit() else ""
+        else:
+            typed = self._line()
+        return typed.strip().lower()
 
-        poller = select.poll()
-        poller.register(self.sources[0], select.POLLIN)
-        if not poller.poll(0):
+    def _line(self) -> str:
+        if not self.sources or not select.select(self.sources, [], [], 0)[0]:
             return ""
         data = os.read(self.sources[0], 1024)
         if not data:
             # The terminal has gone: nothing can be chosen any more.
             self.sources = []
-        return data.decode("utf-8", "replace").strip().lower()
+        return data.decode("utf-8", "replace")

@@ -75,12 +75,14 @@ class _Exchange:
 
 def _readable(numbers: list[int], timeout_s: float) -> set[int]:
     if sys.platform == "win32":
-        return set(select.select(numbers, [], [], timeout_s)[0])
-    # Not select(): it fails in a process with more than 1,024 open files, which a notebook server may be.
-    poller = select.poll()
-    for number in numbers:
-        poller.register(number, select.POLLIN)
-    return {number for number, _ in poller.poll(timeout_s * 1000)}
+        found = set(select.select(numbers, [], [], timeout_s)[0])
+    else:
+        # Not select(): it fails in a process with more than 1,024 open files, which a notebook server may be.
+        poller = select.poll()
+        for number in numbers:
+            poller.register(number, select.POLLIN)
+        found = {number for number, _ in poller.poll(timeout_s * 1000)}
+    return found
 
 
 def _open(address: Address) -> socket.socket:

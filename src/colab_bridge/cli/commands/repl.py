@@ -122,23 +122,24 @@ def _is_command(line: str) -> bool:
 
 @contextlib.contextmanager
 def _history(invocation: Invocation) -> Iterator[None]:
-    """Keep what is typed for the next time, where the system has readline."""
-    try:
-        import readline
-    except ImportError:
+    """Keep what is typed for the next time, where the system has readline; on Windows the console keeps it."""
+    if sys.platform == "win32" or not invocation.console.interactive:
         yield
         return
-    if not invocation.console.interactive:
-        yield
-        return
-    path = invocation.paths.state_dir / "repl_history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(path)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY_LINES)
-        _write_history(path, readline.write_history_file)
+    else:
+        try:
+            import readline
+        except ImportError:  # an interpreter that was built without it
+            yield
+            return
+        path = invocation.paths.state_dir / "repl_history"
+        with contextlib.suppress(OSError):
+            readline.read_history_file(path)
+        try:
+            yield
+        finally:
+            readline.set_history_length(_HISTORY_LINES)
+            _write_history(path, readline.write_history_file)
 
 
 def _write_history(path: Path, write: Callable[[Path], None]) -> None:
