@@ -112,6 +112,12 @@ class DaemonHome:
         """End the daemon as a crash or the system's memory killer would."""
         kill(self.pid)
 
+    def stop_daemon(self) -> None:
+        """Ask the daemon to end and wait until it has; kernels and runtimes go on."""
+        process = identify(self.pid)
+        self.client(start=False).post("/v1/shutdown")
+        assert process is None or not wait_gone([process], END_S)
+
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in our folders, this one left out."""
         found = []
@@ -134,7 +140,8 @@ class DaemonHome:
     def close(self) -> None:
         """End sessions and daemon in good order, then whatever is left by its id, which is a failure."""
         with contextlib.suppress(ColabBridgeError):
-            client = self.client(start=False)
+            # Only a daemon can end runtimes in good order, also those that an earlier one has left.
+            client = self.client(start=bool(self.processes()))
             for session in client.get("/v1/sessions")["sessions"]:
                 with contextlib.suppress(ColabBridgeError):
                     client.delete(f"/v1/sessions/{session['name']}", timeout_s=30)

@@ -1,0 +1,271 @@
+"""Whatever is killed in the middle of a cell: the record and the notebook hold every line once, in order.
+
+The cells print a numbered line every 100 ms; what could be missing is declared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from daemon_home import DaemonHome, eventually, kill
+from notebook_files import code, errors, printed, read, write
+
+LINES = 20
+PRINTING = f"import time\nfor n in range({LINES}):\n    print('line', n, flush=True)\n    time.sleep(0.1)"
+EVERY_LINE = "".join(f"line {n}\n" for n in range(LINES))
+
+
+def test_a_killed_daemon_loses_no_line_of_the_cell_under_way(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "x = 1", PRINTING, "print('after', x)")
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 9\n")
+    daemon_home.kill_daemon()
+    seen = daemon_home.follow(run["id"])
+    _, second, third = read(path)
+    assert printed(second) == EVERY_LINE
+    assert printed(third) == "after 1\n"
+    assert seen.text() == EVERY_LINE + "after 1\n"
+    assert seen.status == "ok"
+    assert "daemon" in daemon_home.view(run["id"])["output_may_be_lost"]
+
+
+def test_a_daemon_killed_twice_loses_no_line(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", PRINTING)
+    run = daemon_home.start_notebook(path)
+    for last in ("line 5\n", "line 12\n"):
+        daemon_home.until_text(run["id"], last)
+        daemon_home.kill_daemon()
+    seen = daemon_home.follow(run["id"])
+    assert printed(read(path)[0]) == EVERY_LINE
+    assert (seen.text(), seen.status) == (EVERY_LINE, "ok")
+    assert len(seen.of("cell_started")) == 1
+    assert len(seen.of("cell_finished")) == 1
+
+
+def test_a_daemon_that_is_away_while_the_cell_ends_still_brings_its_outputs(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", PRINTING, "print('next')")
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 14\n")
+    daemon_home.kill_daemon()
+    time.sleep(2)  # the cell ends now; the server keeps what it sends
+    seen = daemon_home.follow(run["id"])
+    first, second = read(path)
+    assert printed(first) == EVERY_LINE
+    assert printed(second) == "next\n"
+    assert seen.status == "ok"
+
+
+def test_a_viewer_that_watches_sees_every_event_once_across_the_kill(daemon_home: DaemonHome) -> None:
+    daemon_home.code("1")
+    pid = daemon_home.pid
+    request = daemon_home.request("code", code=PRINTING)
+    run = daemon_home.client().post("/v1/runs", request)
+    killer = subprocess.Popen(["sh", "-c", f"sleep 0.8; kill -9 {pid}"])
+    seen = daemon_home.follow(run["id"])
+    killer.wait()
+    numbered = [event["seq"] for event in seen.events if "seq" in event]
+    assert numbered == sorted(set(numbered))
+    assert seen.text() == EVERY_LINE
+    assert any(event["state"] == "reconnecting" for event in seen.of("link"))
+
+
+def test_a_copy_has_the_cells_before_the_kill_too(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "print('early')", PRINTING)
+    target = path.with_name("out.ipynb")
+    run = daemon_home.start_notebook(path, output_path=str(target))
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.kill_daemon()
+    daemon_home.follow(run["id"])
+    assert [printed(cell) for cell in read(target)] == ["early\n", EVERY_LINE]
+    assert [printed(cell) for cell in read(path)] == ["", ""]
+
+
+def test_a_display_of_a_cell_before_the_kill_can_still_be_updated(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "h = display('old', display_id='d')", PRINTING, "h.update('new')")
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.kill_daemon()
+    daemon_home.follow(run["id"])
+    first, second, _ = read(path)
+    assert first["outputs"][0]["data"]["text/plain"] == "'new'"
+    assert printed(second) == EVERY_LINE
+
+
+def test_parameters_are_still_there_after_the_kill(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", code("p = 1", "parameters"), PRINTING, "print(p)")
+    run = daemon_home.start_notebook(path, parameters={"p": 5})
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.kill_daemon()
+    daemon_home.follow(run["id"])
+    cells = read(path)
+    assert [cell["source"] for cell in cells][1] == "# Parameters\np = 5"
+    assert (printed(cells[2]), printed(cells[3])) == (EVERY_LINE, "5\n")
+
+
+def test_a_cell_added_while_no_daemon_ran_does_not_move_the_outputs(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "print('early')", PRINTING, "print('late')")
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.kill_daemon()
+    content = json.loads(path.read_bytes())
+    content["cells"].insert(0, code("print('mine')", cell_id="mine"))
+    path.write_text(json.dumps(content))
+    daemon_home.follow(run["id"])
+    found = {cell["id"]: printed(cell) for cell in read(path)}
+    assert found == {"mine": "", "c0": "early\n", "c1": EVERY_LINE, "c2": "late\n"}
+
+
+def test_a_daemon_killed_while_it_saves_leaves_a_sound_notebook(daemon_home: DaemonHome) -> None:
+    big = "import time\nfor n in range(20):\n    print('line', n, 'x' * 400_000, flush=True)\n    time.sleep(0.1)"
+    path = write(daemon_home.project / "n.ipynb", big)
+    run = daemon_home.start_notebook(path)
+    for _ in range(3):
+        # A temporary file beside the notebook means that a save is under way.
+        eventually(lambda: list(path.parent.glob(".n.ipynb.*.tmp")), "a save")
+        daemon_home.kill_daemon()
+        read(path)
+        left = list(path.parent.glob(".n.ipynb.*.tmp"))
+        daemon_home.client()
+        eventually(lambda left=left: not any(file.exists() for file in left), "what the dead daemon left is removed")
+    seen = daemon_home.follow(run["id"])
+    text = printed(read(path)[0])
+    numbers = [int(line.split()[1]) for line in text.splitlines()]
+    # A line that was on its way to the daemon when it died is lost with it, and that is declared.
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) >= 17
+    assert text == daemon_home.record(run["id"]).text()
+    assert daemon_home.view(run["id"])["output_may_be_lost"]
+    assert seen.status == "ok"
+
+
+def test_an_input_request_is_still_open_after_the_kill(daemon_home: DaemonHome) -> None:
+    request = daemon_home.request("code", code="print('hello', input('who? '))", allow_stdin=True)
+    run = daemon_home.client().post("/v1/runs", request)
+    eventually(lambda: daemon_home.record(run["id"]).of("input_request"), "the question")
+    daemon_home.kill_daemon()
+    daemon_home.client().post(f"/v1/runs/{run['id']}/input", {"value": "Ada"})
+    assert daemon_home.follow(run["id"]).text() == "hello Ada\n"
+
+
+def test_a_script_survives_the_kill_with_its_exit_code(daemon_home: DaemonHome) -> None:
+    source = PRINTING + "\nraise SystemExit(4)"
+    run = daemon_home.start("script", path=str(daemon_home.project / "p.py"), source=source, argv=[])
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.kill_daemon()
+    seen = daemon_home.follow(run["id"])
+    assert (seen.text(), seen.finished["exit_code"]) == (EVERY_LINE, 4)
+
+
+def test_variables_outlive_the_daemon(daemon_home: DaemonHome) -> None:
+    first = daemon_home.code("kept = 3")
+    daemon_home.kill_daemon()
+    seen = daemon_home.code("print(kept)")
+    assert (seen.text(), seen.kernel) == ("3\n", first.kernel)
+
+
+def test_an_orderly_stop_of_the_daemon_loses_nothing_either(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", PRINTING)
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 5\n")
+    daemon_home.stop_daemon()
+    seen = daemon_home.follow(run["id"])
+    assert printed(read(path)[0]) == EVERY_LINE
+    assert (seen.text(), seen.status) == (EVERY_LINE, "ok")
+
+
+def test_a_killed_viewer_changes_nothing_for_the_run(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", PRINTING)
+    viewer = subprocess.Popen(
+        [sys.executable, "-m", "colab_bridge", "run", str(path)],
+        cwd=daemon_home.project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    assert viewer.stdout is not None
+    try:
+        eventually(lambda: path.stat().st_size > 700 and "line 3\\n" in path.read_text(), "lines in the file")
+        viewer.send_signal(signal.SIGKILL)
+    finally:
+        viewer.kill()
+        viewer.wait()
+        viewer.stdout.close()
+    (run,) = daemon_home.client().get("/v1/runs")["runs"]
+    seen = daemon_home.follow(run["id"])
+    assert printed(read(path)[0]) == EVERY_LINE
+    assert (seen.text(), seen.status, daemon_home.view(run["id"])["output_may_be_lost"]) == (EVERY_LINE, "ok", "")
+
+
+def test_a_killed_runtime_ends_the_run_as_lost_with_its_outputs_in_the_notebook(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "print('early')", PRINTING, "print('never')")
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 9\n")
+    started = time.monotonic()
+    kill(daemon_home.runtime_pid())
+    seen = daemon_home.follow(run["id"])
+    assert time.monotonic() - started < 15
+    early, cell, never = read(path)
+    assert (seen.status, seen.finished["exit_code"]) == ("lost", 69)
+    assert printed(early) == "early\n"
+    assert EVERY_LINE.startswith(printed(cell))
+    assert "line 9\n" in printed(cell)
+    assert never["outputs"] == []
+    assert daemon_home.view(run["id"])["output_may_be_lost"]
+
+
+def test_after_the_runtime_was_killed_the_next_run_gets_a_new_one_and_says_so(daemon_home: DaemonHome) -> None:
+    daemon_home.code("gone = 1")
+    kill(daemon_home.runtime_pid())
+    assert daemon_home.code("print('gone' in globals())").text() == "False\n"
+    notices = daemon_home.client().get("/v1/status")["daemon"]["notices"]
+    assert any("started anew" in notice for notice in notices)
+
+
+def test_daemon_and_runtime_killed_together_leave_what_was_recorded_in_the_notebook(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", PRINTING)
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 9\n")
+    runtime = daemon_home.runtime_pid()
+    daemon_home.kill_daemon()
+    kill(runtime)
+    daemon_home.client()
+    ended = eventually(lambda: (run_now := daemon_home.view(run["id"]))["status"] != "running" and run_now, "its end")
+    assert (ended["status"], ended["exit_code"]) == ("lost", 69)
+    assert ended["output_may_be_lost"]
+    assert "line 9\n" in printed(read(path)[0])
+    assert EVERY_LINE.startswith(printed(read(path)[0]))
+
+
+def test_a_killed_kernel_ends_the_run_as_lost(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "import os\nprint('pid', os.getpid(), flush=True)\n" + PRINTING)
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 5\n")
+    pid = int(daemon_home.record(run["id"]).text().split()[1])
+    os.kill(pid, signal.SIGKILL)
+    seen = daemon_home.follow(run["id"])
+    assert seen.status == "lost"
+    assert errors(read(path)[0]) == []
+    assert "line 5\n" in printed(read(path)[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX")
+def test_a_daemon_stopped_and_continued_loses_nothing(daemon_home: DaemonHome) -> None:
+    path: Path = write(daemon_home.project / "n.ipynb", PRINTING)
+    run = daemon_home.start_notebook(path)
+    daemon_home.until_text(run["id"], "line 5\n")
+    pid = daemon_home.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(1.5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    seen = daemon_home.follow(run["id"])
+    assert (seen.text(), printed(read(path)[0])) == (EVERY_LINE, EVERY_LINE)
+    assert daemon_home.view(run["id"])["output_may_be_lost"] == ""
