@@ -16,6 +16,7 @@ def colab_bridge_run(job):
         The exit status a shell would see.
     """
     import builtins
+    import contextlib
     import linecache
     import os
     import runpy
@@ -102,6 +103,10 @@ def colab_bridge_run(job):
         step = error.__traceback__
         while step is not None and (step.tb_frame.f_code in own or step.tb_frame.f_code.co_filename in runpy_files):
             step = step.tb_next
+        if sys.excepthook is not hook_before:
+            sys.excepthook(type(error), error.with_traceback(step), step)  # the program's own
+            return
+        # Not the interpreter's hook, which reads source lines from the disk: the script may be on another machine.
         traceback.print_exception(type(error), error, step)
 
     def run_script():
@@ -162,9 +167,31 @@ def colab_bridge_run(job):
             thread.join(5)
         return code if code >= 0 else 128 - code
 
+    def wait_for_threads():
+        """Wait, as an interpreter does at its end, for threads that the program started and that are no daemons."""
+        pools = vars(sys.modules.get("concurrent.futures.thread", threading))
+        while True:
+            left = [t for t in threading.enumerate() if not t.daemon and t not in threads_before]
+            queues = [queue for t, queue in list(pools.get("_threads_queues", {}).items()) if t in left]
+            if not left:
+                return
+            # Workers of a pool that was not shut down wait for ever; at the end of an interpreter they are told.
+            if queues:
+                pools["_shutdown"] = True
+            try:
+                for queue in queues:
+                    queue.put(None)
+                for thread in left:
+                    thread.join()
+            finally:
+                if queues:
+                    pools["_shutdown"] = False
+
     colab_bridge_code = sys._getframe().f_code
     runpy_files = (runpy.__file__, "<frozen runpy>")
     sys.modules["__main__"].__dict__.pop("colab_bridge_run", None)
+    hook_before = sys.excepthook
+    threads_before = threading.enumerate()
     cwd = job.get("cwd")
     if cwd and os.path.isdir(cwd):
         os.chdir(cwd)
@@ -174,10 +201,6 @@ def colab_bridge_run(job):
     try:
         run_script() if job["kind"] == "script" else run_module()
         status = 0
-        for thread in threading.enumerate():
-            # As at the end of an interpreter: threads that the program started and that are no daemons are waited for.
-            if not thread.daemon and thread is not threading.main_thread() and thread.name.startswith("Thread-"):
-                thread.join()
     except SystemExit as error:
         status = exit_status(error.code)
     except KeyboardInterrupt as error:
@@ -186,6 +209,12 @@ def colab_bridge_run(job):
     except BaseException as error:  # the task root of a user's program
         show(error)
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        wait_for_threads()
+    except KeyboardInterrupt as error:
+        show(error)
+        status = 130
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # the program has closed or replaced it
+            stream.flush()
     return status

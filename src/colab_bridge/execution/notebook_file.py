@@ -22,6 +22,8 @@ __all__ = ["CellResult", "NotebookFile", "SaveReport", "cell_source", "parse_not
 
 Notebook = dict[str, Any]
 
+_TOO_DEEP = {"output_type": "stream", "name": "stderr", "text": ["[an output that is nested too deeply for a file]\n"]}
+
 
 @dataclass(slots=True)
 class CellResult:
@@ -284,8 +286,35 @@ def _fill(cell: dict[str, Any], result: CellResult) -> None:
 def serialize(notebook: Notebook) -> bytes:
     """Encode a notebook the way Jupyter writes it: indent 1, sorted keys, texts split into lines, a final newline."""
     lined = {**notebook, "cells": [_split_cell(cell) for cell in notebook["cells"]]}
-    text = json.dumps(lined, indent=1, sort_keys=True, ensure_ascii=False)
+    try:
+        text = _dumps(lined)
+    except RecursionError:
+        # One value that a kernel nested without end must not take all other outputs with it.
+        text = _dumps(_flattened(lined))
     return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+
+
+def _flattened(notebook: Notebook) -> Notebook:
+    cells = [
+        {**cell, "outputs": [output if _fits(output) else dict(_TOO_DEEP) for output in cell["outputs"]]}
+        if isinstance(cell.get("outputs"), list)
+        else cell
+        for cell in notebook["cells"]
+    ]
+    metadata = {key: value for key, value in notebook["metadata"].items() if _fits(value)}
+    return {**notebook, "cells": cells, "metadata": metadata}
+
+
+def _fits(value: Any) -> bool:
+    try:
+        _dumps([[[[[value]]]]])  # as deep as it lies in the file, and a little more
+    except RecursionError:
+        return False
+    return True
 
 
 def _split_cell(cell: dict[str, Any]) -> dict[str, Any]:
