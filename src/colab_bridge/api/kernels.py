@@ -40,7 +40,7 @@ def kernels_router(app: App) -> APIRouter:
         return {"restarted": kernel_id}
 
     @router.delete("/{kernel_id}", status_code=204, response_model=None)
-    async def delete(kernel_id: str, restart: bool = False) -> None:  # noqa: ARG001
+    async def delete(kernel_id: str, restart: bool = False) -> None:
         # With `restart` the front end starts a new proxy at once; either way this kernel is not needed any more.
         await app.pool.delete(kernel_id)
 

@@ -56,19 +56,19 @@ def _answer(error: ColabBridgeError, status: int | None = None) -> JSONResponse:
 
 
 async def _problem(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ColabBridgeError)  # noqa: S101  # registered for this class only
+    assert isinstance(error, ColabBridgeError)  # registered for this class only
     return _answer(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for this class only
+    assert isinstance(error, RequestValidationError)  # registered for this class only
     first = error.errors()[0] if error.errors() else {}
     where = ".".join(str(part) for part in first.get("loc", ()))
     return _answer(UserError(f"{where}: {first.get('msg', 'invalid')}", hint="see docs/design/daemon-api.md"))
 
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101  # registered for this class only
+    assert isinstance(error, HTTPException)  # registered for this class only
     return _answer(UserError(str(error.detail), hint="see docs/design/daemon-api.md"), status=error.status_code)
 
 

@@ -24,6 +24,7 @@ from colab_bridge._util.process import identify
 from colab_bridge.api.server import build_api, protect
 from colab_bridge.app import App, open_app
 from colab_bridge.config.paths import Paths
+from colab_bridge.config.settings import load_settings
 from colab_bridge.daemon.logs import configure_logging
 from colab_bridge.errors import ColabBridgeError, ConflictError, UserError
 
@@ -36,24 +37,33 @@ def main(argv: list[str]) -> int:
     """Run the daemon until it is told to stop.
 
     Args:
-        argv: ``--port N`` (0: any free port).
+        argv: ``--port N`` (0: any free port); the setting ``port`` without it.
 
     Returns:
         Exit status; 73 when another daemon runs, 2 when the port is taken.
     """
     parser = argparse.ArgumentParser(prog="colab-bridge daemon")
-    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--port", type=int)
     arguments = parser.parse_args(argv)
     configure_logging()
     paths = Paths.from_env(os.environ)
     try:
         paths.ensure()
-        with _only_one(paths), _listen(arguments.port) as listener:
+        port = _wanted_port(paths) if arguments.port is None else arguments.port
+        with _only_one(paths), _listen(port) as listener:
             anyio.run(_serve, paths, listener)
     except ColabBridgeError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return error.exit_status
     return 0
+
+
+def _wanted_port(paths: Paths) -> int:
+    """Return the setting; with broken settings any port, so that the daemon comes up and can say what is broken."""
+    try:
+        return load_settings(paths, None, os.environ).settings.port
+    except UserError:
+        return 0
 
 
 @contextlib.contextmanager
@@ -83,7 +93,7 @@ def _listen(port: int) -> Iterator[socket.socket]:
         except (OSError, OverflowError) as error:
             raise UserError(
                 f"port {port} cannot be used: {getattr(error, 'strerror', None) or error}",
-                hint="colab-bridge config set port 0   (any free port)",
+                hint="choose another one, or any free one with: colab-bridge config set port 0",
                 code="CB-USER-050",
             ) from error
         yield listener
@@ -111,7 +121,7 @@ async def _serve(paths: Paths, listener: socket.socket) -> None:
             timeout_graceful_shutdown=2,
         )
         server = _Server(config)
-        async with anyio.create_task_group() as tasks, _published(paths, port, token):
+        async with anyio.create_task_group() as tasks, _published(app, port, token):
             tasks.start_soon(_stop_on_signal, app)
             tasks.start_soon(_stop_server, app, server)
             await server.serve(sockets=[listener])
@@ -129,8 +139,13 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _published(paths: Paths, port: int, token: str) -> AsyncIterator[None]:
-    """Tell clients where the daemon is, for as long as it is there."""
+async def _published(app: App, port: int, token: str) -> AsyncIterator[None]:
+    """Tell clients where the daemon is, for as long as it is there.
+
+    Clients take a missing file for a stop on purpose and start no new daemon by themselves, so it stays after a
+    failure.
+    """
+    file = app.paths.daemon_file
     own = identify(os.getpid())
     if own is None:
         raise UserError("the system tells nothing about this process", hint="is /proc or its counterpart restricted?")
@@ -143,12 +158,13 @@ async def _published(paths: Paths, port: int, token: str) -> AsyncIterator[None]
         "version": __version__,
         "started_at": time.time(),
     }
-    write_atomic(paths.daemon_file, json.dumps(value).encode(), mode=0o600)
+    write_atomic(file, json.dumps(value).encode(), mode=0o600)
     log.info("daemon started", extra={"port": port, "pid": own.pid})
     try:
         yield
     finally:
-        paths.daemon_file.unlink(missing_ok=True)
+        if app.stopping.is_set():
+            file.unlink(missing_ok=True)
 
 
 async def _stop_on_signal(app: App) -> None:

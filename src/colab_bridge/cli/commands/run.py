@@ -69,6 +69,7 @@ def split_arguments(args: list[str], with_value: frozenset[str]) -> tuple[list[s
     "--param", "params", metavar="K=V", multiple=True, help="Notebook: value for its cell tagged 'parameters'."
 )
 @click.option("--resume", is_flag=True, help="Notebook: go on from the first cell that failed or did not run.")
+@click.option("--kernel", metavar="NAME", help="Notebook: kernelspec to use instead of the notebook's own.")
 @click.option("--keep-going", is_flag=True, help="Notebook: run the cells after one that fails.")
 @json_option
 @click.argument("target", metavar="TARGET [ARGS]...", required=False)
@@ -81,6 +82,7 @@ def run(
     params: tuple[str, ...],
     resume: bool,
     keep_going: bool,
+    kernel: str | None,
     **options: str | bool | None,
 ) -> int:
     """Run a script, a module, a notebook or a command, here or on a runtime.
@@ -106,10 +108,11 @@ def run(
         raise UserError(
             f"a notebook takes no arguments, but '{target[:60]}' was given", hint="Give values with: --param NAME=VALUE"
         )
-    if what != "notebook" and (output or params or resume or keep_going):
-        raise UserError("-o, --param, --resume and --keep-going are for notebooks", hint="see: colab-bridge run --help")
+    if what != "notebook" and (output or params or resume or keep_going or kernel):
+        raise UserError("-o, --param, --resume, --keep-going and --kernel are for notebooks", hint="see: colab-bridge run --help")
     if what == "notebook":
         request = _notebook(invocation, rest[0], output, params, resume=resume, keep_going=keep_going)
+        request["notebook"]["kernel_name"] = kernel
     else:
         request = _program(invocation, what, rest)
     where = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
