@@ -88,7 +88,7 @@ class NotebookPrinter:
 
     def _on_error(self, event: Event) -> None:
         self._errors += 1
-        self._console.traceback(event.get("traceback") or [f"{event.get('ename')}: {event.get('evalue')}"])
+        self._console.traceback(event.get("traceback") or [f"{event.get('ename') or 'error'}: {event.get('evalue')}"])
 
     def _on_notice(self, event: Event) -> None:
         say_notice(self._console, event)

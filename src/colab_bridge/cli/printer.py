@@ -122,7 +122,7 @@ class ProgramPrinter:
         if isinstance(lines, list) and lines:
             self._console.traceback(lines)
         else:
-            self._console.note(f"{event.get('ename')}: {event.get('evalue')}")
+            self._console.note(f"{event.get('ename') or 'error'}: {event.get('evalue')}")
 
     def _on_clear_output(self, event: Event) -> None:
         # What has scrolled by cannot be taken back; the line in hand can.

@@ -102,7 +102,7 @@ def spec_name(runtime: str) -> str:
         raise UserError(
             f"'{runtime}' cannot be the name of a kernel",
             hint="rename the runtime: letters, digits, '.', '_' and '-' only",
-            code="CB-USER-041",
+            code="CB-USER-061",
         )
     return name
 
@@ -192,7 +192,7 @@ def install(
         raise UserError(
             f"cannot write kernelspecs to {target}: {error.strerror or error}",
             hint="colab-bridge kernels install --prefix FOLDER writes them elsewhere",
-            code="CB-USER-042",
+            code="CB-USER-062",
         ) from error
 
 

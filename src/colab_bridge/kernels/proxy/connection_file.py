@@ -118,5 +118,5 @@ def _bad(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} is no usable connection file: {reason}",
         hint="start this kernel from a Jupyter front end, for example: jupyter console --kernel colab-bridge-local",
-        code="CB-USER-040",
+        code="CB-USER-060",
     )
