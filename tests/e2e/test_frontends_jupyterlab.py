@@ -91,6 +91,8 @@ def page() -> Iterator[Any]:
         found = browser.new_page(viewport={"width": 1280, "height": 1000})
         found.set_default_timeout(START_MS)
         yield found
+        ARTIFACTS.mkdir(exist_ok=True)
+        found.screenshot(path=str(ARTIFACTS / "jupyterlab-at-the-end.png"))
         browser.close()
 
 
@@ -101,7 +103,9 @@ def open_notebook(page: Any, address: str, bridge: Bridge, name: str, *cells: st
     nbformat.write(content, bridge.project / name)
     page.goto(address.replace("NOTEBOOK", name))
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(state="attached")
+    # The indicator in the toolbar says idle before there is a kernel, so that alone proves nothing.
+    eventually(bridge.kernels, "the kernel is there", timeout_s=60)
+    page.get_by_text("Colab Bridge (local) | Idle").wait_for()
 
 
 def run_all(page: Any) -> None:
