@@ -148,7 +148,8 @@ async def _take_over(app: App, keep_days: float) -> None:
     except Exception as error:
         log.exception("take-over failed")
         app.notices.append(
-            f"not everything of the daemon before was found again ({type(error).__name__}); see: colab-bridge daemon logs"
+            f"not everything of the daemon before was found again ({type(error).__name__}); "
+            "see: colab-bridge daemon logs"
         )
         return  # records are not pruned: which kernels live is not known
     finally:

@@ -187,7 +187,7 @@ def terminate(process: ProcessId, grace_s: float, *, tree: bool = False) -> bool
 
     Args:
         process: What to end; nothing happens when it has gone already.
-        grace_s: Seconds that it may take to end by itself. Windows has no polite request for a process without a window.
+        grace_s: Seconds that it may take to end by itself. Windows cannot ask a process without a window.
         tree: Whether to end everything below it too.
 
     Returns:
@@ -197,7 +197,7 @@ def terminate(process: ProcessId, grace_s: float, *, tree: bool = False) -> bool
 
 
 def terminate_all(processes: Sequence[ProcessId], grace_s: float) -> bool:
-    """End several processes at the same time as :func:`terminate` ends one, and return whether all have gone. Blocks."""
+    """End several processes at once as :func:`terminate` ends one, and return whether all have gone. Blocks."""
     _send(processes, force=False)
     left = wait_gone(processes, grace_s)
     _send(left, force=True)

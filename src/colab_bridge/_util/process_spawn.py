@@ -4,7 +4,8 @@ Its own parent reads one JSON line from it and waits for its end. What it starts
 that kills everything it finds below its own process (VS Code does) finds nothing. It runs isolated (``-I -S``) and must
 therefore import nothing but the standard library.
 
-Input, JSON on stdin: ``argv``, ``cwd``, ``env``, ``log_path``. Output, JSON on stdout: ``pid`` or ``errno`` with ``text``.
+Input, JSON on stdin: ``argv``, ``cwd``, ``env``, ``log_path``. Output, JSON on stdout: ``pid`` or ``errno`` with
+``text``.
 """
 
 from __future__ import annotations

@@ -70,24 +70,30 @@ class LocalOnly:
         """Count a body that came without its length, and cut it off at the limit."""
         seen = 0
         started = False
+        too_large = False
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal seen, too_large
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > MAX_BODY_BYTES:
+                too_large = True
                 raise _TooLargeError
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
+            if too_large and not started:
+                return  # what the application makes of its interrupted reading; the answer comes below
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
             await self._app(scope, counted, watched)
         except _TooLargeError:
-            if not started:
+            pass
+        finally:
+            if too_large and not started:
                 await _refuse(scope, send, 413, "the request is too large", "send less at a time")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,10 +25,19 @@ __all__ = ["build_api", "protect"]
 log = logging.getLogger(__name__)
 
 
+class _Json(JSONResponse):
+    """JSON in which half a character, which user code may print, is no error."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
 def build_api(app: App) -> FastAPI:
     """Return the API over a running application, without its protection."""
     api = FastAPI(
-        title="Colab Bridge daemon", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
+        title="Colab Bridge daemon", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        default_response_class=_Json,
     )
     for router in (
         status_router(app),
@@ -52,7 +63,7 @@ def _answer(error: ColabBridgeError, status: int | None = None) -> JSONResponse:
     problem = error.to_problem()
     if status is not None:
         problem["status"] = status
-    return JSONResponse(problem, status_code=problem["status"], media_type="application/problem+json")
+    return _Json(problem, status_code=problem["status"], media_type="application/problem+json")
 
 
 async def _problem(_request: Request, error: Exception) -> JSONResponse:

@@ -195,10 +195,7 @@ def file_layer(path: Path, *, shared: bool) -> Layer:
         name += " [tool.colab-bridge]"
         if not isinstance(tree, dict):
             raise _bad_file(path, "tool.colab-bridge is not a table", "Write it as [tool.colab-bridge].")
-    values: dict[str, Any] = {}
-    for key, value in _flatten(tree, ""):
-        if _checked_key(key, value, name):
-            values[key] = value
+    values = {key: value for key, value in _flatten(tree, "") if _checked_key(key, value, name)}
     values = _with_tokens_apart(values)
     if shared:
         check_shared(values, name)
@@ -263,7 +260,7 @@ def split_token(url: str) -> tuple[str, str]:
     """Take ``token=...`` out of the query of an address.
 
     Returns:
-        The address without it, and the token; an empty one when there is none. What cannot be split is returned as it is.
+        The address without it, and the token; empty when there is none. What cannot be split is returned as it is.
     """
     try:
         parts = urlsplit(url)
@@ -292,7 +289,7 @@ def check_shared(values: Mapping[str, Any], name: str) -> None:
         if is_secret(key) and value:
             raise UserError(
                 f"a token has no place in the {name} ({key}): it would be shared with the project",
-                hint=f'Set {runtime_key(runtime, "token_env")} = "{wanted}" there, or move the token to your user file.',
+                hint=f'Set {runtime_key(runtime, "token_env")} = "{wanted}" there, or move it to your user file.',
                 code="CB-USER-SECRET",
             )
         if key.endswith(".token_env") and value and not str(value).startswith(TOKEN_VARIABLE_PREFIX):

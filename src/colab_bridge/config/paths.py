@@ -66,8 +66,8 @@ class Paths:
             config_dir=folders.user_config_path,
             state_dir=folders.user_state_path,
             cache_dir=folders.user_cache_path,
-            # Not the platform's runtime folder: on Linux a login session has one and a cron job has another, and a daemon
-            # for each would then share one database. It also vanishes at logout while the daemon goes on.
+            # Not the platform's runtime folder: on Linux a login session has one and a cron job has another, and a
+            # daemon for each would then share one database. It also vanishes at logout while the daemon goes on.
             runtime_dir=folders.user_state_path / "run",
             home=None,
         )

@@ -18,10 +18,10 @@ MARKERS = (".colab-bridge", "colab-bridge.toml", "pyproject.toml", ".git")
 def find_root(start: Path, *, home: Path | None = None, strict: bool = False) -> Path:
     """Return the root of the project that a folder belongs to.
 
-    The root is the nearest folder, from ``start`` upwards, that holds one of :data:`MARKERS`; without any it is ``start``
-    itself. The user's home folder and the root of a file system are never found this way: a dotfiles repository in
-    the home folder must not turn everything below it into one project, so a marker there does not count and nothing
-    above them is looked at.
+    The root is the nearest folder, from ``start`` upwards, that holds one of :data:`MARKERS`; without any it is
+    ``start`` itself. The user's home folder and the root of a file system are never found this way: a dotfiles
+    repository in the home folder must not turn everything below it into one project, so a marker there does not
+    count and nothing above them is looked at.
 
     Args:
         start: A folder, or a file in it; need not exist. Relative paths count from the working folder.

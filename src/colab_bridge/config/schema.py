@@ -92,7 +92,8 @@ Variable = Annotated[str, Field(max_length=200), AfterValidator(_check_variable)
 
 
 class _Section(BaseModel):
-    # Strict, because a quoted number in a file is a slip that should be said; text from the environment is parsed before.
+    # Strict, because a quoted number in a file is a slip that should be said; text from the environment is parsed
+    # before.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 

@@ -209,8 +209,8 @@ def _require(key: str) -> Scalar:
 def _check_redirects(layers: Sequence[Layer]) -> None:
     """Refuse a project file that would send the user's token for a runtime to another server.
 
-    A token that the user keeps without an address is meant for the address that projects give; a token that stands beside
-    an address is meant for that server only.
+    A token that the user keeps without an address is meant for the address that projects give; a token that stands
+    beside an address is meant for that server only.
     """
     own: dict[str, Any] = {}
     for layer in layers:

@@ -186,7 +186,7 @@ class NotebookFile:
         left: dict[str, list[dict[str, Any]]] = {}
         for cell in self.cells:
             left.setdefault(_key(cell), []).append(cell)
-        gone: dict[str, Any] = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
+        gone: Notebook = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
         self.content = {**self.content, "cells": [left[key].pop(0) if left.get(key) else dict(gone) for key in keys]}
         if self._digest:
             self._digest = b"merged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from colab_bridge.model.records import RunKind
 
-__all__ = ["NotebookRequest", "RunRequest"]
+__all__ = ["NotebookRequest", "RunRequest", "absolute_path"]
 
 
-def _absolute(value: str) -> str:
-    if not Path(value).is_absolute() or "\0" in value:
+def absolute_path(value: str) -> str:
+    """Return a path that a system can take.
+
+    Raises:
+        ValueError: it is relative, or holds what no file name can.
+    """
+    if not Path(value).is_absolute() or b"\0" in os.fsencode(value):
         raise ValueError("must be an absolute path")
     return value
 
@@ -43,12 +49,12 @@ class NotebookRequest(BaseModel):
     keep_kernel: bool = False
     kernel_name: str | None = None
 
-    _paths = field_validator("path")(_absolute)
+    _paths = field_validator("path")(absolute_path)
 
     @field_validator("output_path")
     @classmethod
     def _output_is_absolute(cls, value: str | None) -> str | None:
-        return value if value is None else _absolute(value)
+        return value if value is None else absolute_path(value)
 
 
 class RunRequest(BaseModel):
@@ -73,7 +79,7 @@ class RunRequest(BaseModel):
     command: list[str] | None = None
     notebook: NotebookRequest | None = None
 
-    _paths = field_validator("project", "cwd")(_absolute)
+    _paths = field_validator("project", "cwd")(absolute_path)
 
     @model_validator(mode="after")
     def _has_its_parts(self) -> RunRequest:

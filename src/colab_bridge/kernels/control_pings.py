@@ -7,8 +7,8 @@ They serve two ends:
   one ping arrives and an earlier one's did not, something between kernel and server dropped messages. ZMQ does so
   without a word when a thousand messages wait, for example while the server is short of processor time.
 
-The ``idle`` of an execution can be dropped that way too, and whoever waits for it would wait for ever: it is missed
-when the ``idle`` of a ping comes that was sent a good while after the execution's reply had been seen.
+Only what the kernel's control thread publishes is compared: output of the thread that executes waits in a queue of
+its own, and a ping may well overtake it. An end of an execution that was dropped is found by :mod:`.idle_watch`.
 
 Source: jupyter_server ``_limit_rate``; ZMQ_SNDHWM of a PUB socket; experiments.
 """
@@ -27,10 +27,6 @@ __all__ = ["ControlPings", "is_ping_echo"]
 PING_PREFIX = "colab-bridge-ping-"
 #: Unanswered pings after which we wait: the kernel's control thread is blocked, and more would only pile up.
 MAX_UNANSWERED = 10
-#: Executions that have a reply and no ``idle``; a front end has a handful at most.
-MAX_WAITING = 1_000
-#: Seconds between an execution's reply and its idle that are nothing strange: another thread publishes it.
-IDLE_WAIT_S = 1.0
 
 _PREFIX_BYTES = PING_PREFIX.encode()
 
@@ -45,7 +41,6 @@ def is_ping_echo(message: RawMessage) -> bool:
 class _Ping:
     seen: set[str] = field(default_factory=set)  # execution states published for it
     replied: bool = False
-    executions: frozenset[str] = frozenset()  # those whose idle was overdue when it was sent
 
 
 class ControlPings:
@@ -59,55 +54,23 @@ class ControlPings:
         self._session_id = session_id
         self._numbers = itertools.count(1)
         self._pings: dict[str, _Ping] = {}
-        self._without_idle: dict[str, float] = {}
-        self._idle_first: dict[str, None] = {}  # idle seen, reply not yet: the two channels are not ordered
 
     def reconnected(self) -> None:
         """Forget the pings of an earlier connection, whose echoes may rightly be missing."""
         self._pings.clear()
-        self._without_idle.clear()
-        self._idle_first.clear()
 
     @property
     def saturated(self) -> bool:
         """Whether so many pings are unanswered that no more should be sent."""
         return sum(not ping.replied for ping in self._pings.values()) >= MAX_UNANSWERED
 
-    def make(self, now: float) -> RawMessage:
-        """Return the next ping, to be sent now.
-
-        Args:
-            now: Seconds of a monotonic clock.
-        """
+    def make(self) -> RawMessage:
+        """Return the next ping, to be sent now."""
         msg_id = f"{PING_PREFIX}{self._session_id}-{next(self._numbers)}"
-        self._pings[msg_id] = _Ping(
-            executions=frozenset(key for key, replied in self._without_idle.items() if now - replied >= IDLE_WAIT_S)
-        )
+        self._pings[msg_id] = _Ping()
         while len(self._pings) > 2 * MAX_UNANSWERED:
             del self._pings[next(iter(self._pings))]
         return RawMessage.build("control", "kernel_info_request", {}, msg_id=msg_id, session=self._session_id)
-
-    def saw(self, message: RawMessage, now: float) -> None:
-        """Take note of a message that is no echo.
-
-        Args:
-            message: From the kernel.
-            now: Seconds of a monotonic clock.
-        """
-        if message.channel == "shell" and message.msg_type == "execute_reply":
-            if message.parent_id in self._idle_first:
-                del self._idle_first[message.parent_id]
-            elif len(self._without_idle) < MAX_WAITING:
-                self._without_idle[message.parent_id] = now
-        elif message.channel == "iopub" and _state(message) == "idle":
-            self._saw_idle(message.parent_id)
-
-    def _saw_idle(self, execution: str) -> None:
-        if self._without_idle.pop(execution, None) is not None:
-            return
-        self._idle_first[execution] = None
-        if len(self._idle_first) > MAX_WAITING:
-            del self._idle_first[next(iter(self._idle_first))]
 
     def echo(self, message: RawMessage) -> str:
         """Take note of an echo.
@@ -127,10 +90,7 @@ class ControlPings:
             return ""
         missing = "busy" not in ping.seen or self._drop_older(msg_id)
         del self._pings[msg_id]
-        lost = [execution for execution in ping.executions if execution in self._without_idle]
-        for execution in lost:
-            del self._without_idle[execution]
-        return "messages between the kernel and its server were dropped" if missing or lost else ""
+        return "messages between the kernel and its server were dropped" if missing else ""
 
     def _drop_older(self, msg_id: str) -> bool:
         """Forget pings sent before this one; true when one of them was taken up by the kernel, but left no trace."""

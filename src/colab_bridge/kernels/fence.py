@@ -201,7 +201,7 @@ class RequestFence:
         self._counter = counter
         unproven = [request for request in before if not request.arrived]
         counting = [request for request in unproven if request.counts]
-        if len({request.link for request in counting}) > 1 and 0 < surplus:
+        if len({request.link for request in counting}) > 1 and surplus > 0:
             surplus = len(counting)
         for request in unproven:
             if surplus <= 0 or not any(other.counts and not other.arrived for other in unproven):

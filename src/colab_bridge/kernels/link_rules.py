@@ -130,5 +130,5 @@ def reconnect_delays() -> Iterator[float]:
     """
     delay = 0.2
     while True:
-        yield delay * random.uniform(0.67, 1.0)
+        yield delay * random.uniform(0.67, 1.0)  # noqa: S311  # jitter, not a secret
         delay = min(delay * 2, 10.0)

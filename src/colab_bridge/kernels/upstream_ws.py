@@ -254,7 +254,6 @@ class WebSocketUpstream:
             if reason := self._pings.echo(message):
                 events.gap(reason)
             return
-        self._pings.saw(message, now)
         if not self._busy.is_set() and is_output(message):
             self._background_at = now
         if (reason := limit_notice(message)) and message.parent_id != self._limit_told:
@@ -345,14 +344,13 @@ class WebSocketUpstream:
 
     async def _ping_kernel(self, connection: KernelSocket, interval_s: float) -> None:
         """Send control pings while the kernel is busy; see :mod:`.control_pings`."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._busy.wait()
             await anyio.sleep(interval_s)
             if not self._busy.is_set() or self._pings.saturated:
                 continue
             try:
-                await connection.send(encode(self._pings.make(loop.time()), connection.subprotocol))
+                await connection.send(encode(self._pings.make(), connection.subprotocol))
             except ConnectionClosed:
                 return
 

@@ -4,8 +4,8 @@ It outlives the daemon and is found again by what its handle says. By default ke
 with the option ``isolated`` the runtime gets a workspace folder below the provider's folder,
 ``workspaces/<session>-<hash of the project>``, which is the user's data and stays when the runtime is released.
 
-Options: ``isolated`` (bool), ``python`` (interpreter for kernels), ``env_python`` (interpreter of the environment that was
-active where the command was given), ``port`` (0 for any free one).
+Options: ``isolated`` (bool), ``python`` (interpreter for kernels), ``env_python`` (interpreter of the environment
+that was active where the command was given), ``port`` (0 for any free one).
 """
 
 from __future__ import annotations

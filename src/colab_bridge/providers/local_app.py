@@ -41,8 +41,8 @@ class LocalServerApp(ServerApp):
         """Do nothing: extensions slow the start down, and can break it."""
 
     def _find_http_port(self) -> None:
-        # The base class tries a port, lets go of it, tells of it and only then binds it again: another program can take it
-        # in between, and 2.14 tells of port 0. Here the socket listens before anybody is told.
+        # The base class tries a port, lets go of it, tells of it and only then binds it again: another program can
+        # take it in between, and 2.14 tells of port 0. Here the socket listens before anybody is told.
         try:
             self._sockets: list[socket.socket] = bind_sockets(self.port, self.ip)
         except OSError as error:

@@ -144,7 +144,8 @@ class TcpRelay:
 
     async def _carry(self, pair: _Pair) -> None:
         await pair.open(self._target)
-        assert pair.up_reader is not None and pair.up_writer is not None
+        assert pair.up_reader is not None
+        assert pair.up_writer is not None
         up = asyncio.ensure_future(self._pump(pair.down_reader, pair.up_writer, down=False, pair=pair))
         down = asyncio.ensure_future(self._pump(pair.up_reader, pair.down_writer, down=True, pair=pair))
         try:

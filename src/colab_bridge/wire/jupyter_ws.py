@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import pairwise
 from typing import Any
 
 from colab_bridge.wire.message import CHANNELS, MessageError, RawMessage, dump_json
@@ -78,7 +79,7 @@ def decode_v1(data: Data) -> RawMessage:
             raise MessageError("v1 frame has offsets out of order or out of range")
         previous = offset
     view = memoryview(data)
-    parts = [bytes(view[start:end]) for start, end in zip(offsets, offsets[1:], strict=False)]
+    parts = [bytes(view[start:end]) for start, end in pairwise(offsets)]
     channel = _CHANNEL_NAMES.get(parts[0])
     if channel is None:
         raise MessageError("v1 frame names no known channel")
@@ -141,7 +142,7 @@ def _split_json(data: Data) -> list[bytes]:
             raise MessageError("binary frame has offsets out of order or out of range")
         previous = offset
     view = memoryview(data)
-    return [bytes(view[start:end]) for start, end in zip(offsets, offsets[1:], strict=False)]
+    return [bytes(view[start:end]) for start, end in pairwise(offsets)]
 
 
 def _load(text: str | bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 __all__ = ["CHANNELS", "PROTOCOL_VERSION", "MessageError", "RawMessage", "dump_json"]
@@ -94,7 +94,7 @@ class RawMessage:
             "msg_type": msg_type,
             "session": session,
             "username": username,
-            "date": (date or datetime.now(timezone.utc)).isoformat(),
+            "date": (date or datetime.now(UTC)).isoformat(),
             "version": PROTOCOL_VERSION,
         }
         return cls(

@@ -21,7 +21,7 @@ _JOIN_AT = 65_536
 
 
 class _Display:
-    """What is shown under one ``display_id``, and in which cells; shared by its outputs, so that an update is one step."""
+    """What is shown under one ``display_id``, and in which cells; its outputs share it: an update is one step."""
 
     __slots__ = ("cells", "data", "metadata")
 
@@ -162,7 +162,7 @@ class CellOutputs:
             buffers: Outputs have none; accepted so that messages can be passed on as they are.
 
         Returns:
-            Whether something changed that a notebook stores: outputs, of this cell or by a display update of another one,
+            Whether something changed that a notebook stores: outputs of this cell, or of another by a display update,
             or the number in the brackets.
         """
         count = content.get("execution_count")

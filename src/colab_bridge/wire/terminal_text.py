@@ -12,8 +12,9 @@ _CSI = re.compile(r"\x1b\[([0-?]*[ -/]*)([@-~])")
 def collapse_carriage_returns(text: str) -> str:
     r"""Drop what was overwritten after ``\r`` inside a line, as a progress bar does it; everything else stays as it is.
 
-    A shorter text leaves the end of a longer one standing, as on a terminal. Colours and "erase line" are understood; a line
-    with cursor movements is left alone. A ``\r`` at the end of a line overwrites nothing and is kept (once).
+    A shorter text leaves the end of a longer one standing, as on a terminal. Colours and "erase line" are
+    understood; a line with cursor movements is left alone. A ``\r`` at the end of a line overwrites nothing and is
+    kept (once).
 
     Args:
         text: For example the whole stdout of a cell.

@@ -1,8 +1,8 @@
 """Folds comm messages into the widget state that a notebook keeps, and outputs into Output widgets. Pure.
 
-Source: ipywidgets "Model state" and "Low level widget explanation"; the stored form and the capture of outputs are those of
-nbclient (``set_widgets_metadata``, ``OutputWidget``). Unlike nbclient nothing is sent back to the kernel, so the kernel's own
-``Output.outputs`` stays empty.
+Source: ipywidgets "Model state" and "Low level widget explanation"; the stored form and the capture of outputs are
+those of nbclient (``set_widgets_metadata``, ``OutputWidget``). Unlike nbclient nothing is sent back to the kernel,
+so the kernel's own ``Output.outputs`` stays empty.
 """
 
 from __future__ import annotations

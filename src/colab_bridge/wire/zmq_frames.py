@@ -2,7 +2,8 @@
 
 Everything but the signature is relayed byte for byte. Signatures are local to one connection file.
 
-Source: Jupyter messaging protocol 5.4, "The Wire Protocol"; the replay rule is that of ``jupyter_client.session.Session``.
+Source: Jupyter messaging protocol 5.4, "The Wire Protocol"; the replay rule is that of
+``jupyter_client.session.Session``.
 """
 
 from __future__ import annotations

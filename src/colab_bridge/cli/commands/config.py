@@ -217,8 +217,8 @@ def add_runtime(
     invocation.console.note(f"Runtime {name} saved in {path}")
     if token_env and not token_env.startswith(TOKEN_VARIABLE_PREFIX):
         invocation.console.note(
-            f"Note: {token_env} must be set when the daemon starts; only names that begin with {TOKEN_VARIABLE_PREFIX} are "
-            "passed on with each command"
+            f"Note: {token_env} must be set when the daemon starts; only names that begin with "
+            f"{TOKEN_VARIABLE_PREFIX} are passed on with each command"
         )
     invocation.console.note("Offer it to your notebook editors with: colab-bridge kernels install")
 

@@ -109,7 +109,9 @@ def run(
             f"a notebook takes no arguments, but '{target[:60]}' was given", hint="Give values with: --param NAME=VALUE"
         )
     if what != "notebook" and (output or params or resume or keep_going or kernel):
-        raise UserError("-o, --param, --resume, --keep-going and --kernel are for notebooks", hint="see: colab-bridge run --help")
+        raise UserError(
+            "-o, --param, --resume, --keep-going and --kernel are for notebooks", hint="see: colab-bridge run --help"
+        )
     if what == "notebook":
         request = _notebook(invocation, rest[0], output, params, resume=resume, keep_going=keep_going)
         request["notebook"]["kernel_name"] = kernel
