@@ -70,7 +70,7 @@ def control_reply(ping: RawMessage) -> RawMessage:
 
 def test_complete_echoes_say_nothing() -> None:
     pings = ControlPings("s")
-    for number in range(50):
+    for _ in range(50):
         ping = pings.make()
         assert is_ping_echo(echo(ping, "busy"))
         assert [pings.echo(m) for m in (echo(ping, "busy"), control_reply(ping), echo(ping, "idle"))] == ["", "", ""]
