@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from colab_bridge.execution.request import RunRequest
+from colab_bridge.execution.request import RunRequest, absolute_path
 
 __all__ = ["InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "SessionBody"]
 
@@ -25,6 +25,8 @@ class SessionBody(_Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
 
+    _project = field_validator("project")(absolute_path)
+
 
 class KernelBody(SessionBody):
     """``POST /v1/kernels``: a kernel for a front end."""
@@ -33,6 +35,8 @@ class KernelBody(SessionBody):
     session: str | None = None
     kernel_name: str | None = None
     identity: dict[str, Any] = Field(default_factory=dict)
+
+    _cwd = field_validator("cwd")(absolute_path)
 
     @field_validator("identity")
     @classmethod
@@ -59,3 +63,8 @@ class SaveBody(_Strict):
     """``POST /v1/runs/{id}/save``."""
 
     path: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        return value if value is None else absolute_path(value)

@@ -36,7 +36,11 @@ class _Json(JSONResponse):
 def build_api(app: App) -> FastAPI:
     """Return the API over a running application, without its protection."""
     api = FastAPI(
-        title="Colab Bridge daemon", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        title="Colab Bridge daemon",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
         default_response_class=_Json,
     )
     for router in (

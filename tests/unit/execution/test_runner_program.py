@@ -145,7 +145,7 @@ SCRIPTS = {
     "a daemon thread": "import threading, time\n"
     "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint('x')",
     "a pool that nobody ends": "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
-    "p = ThreadPoolExecutor(2)\nfor n in range(4): p.submit(lambda n: (time.sleep(.05 * n), print(n)), n)",
+    "p = ThreadPoolExecutor(1)\nfor n in range(4): p.submit(lambda n: (time.sleep(.05 * n), print(n)), n)",
     "asyncio": "import asyncio\nasync def main(): await asyncio.sleep(0); print('ran')\nasyncio.run(main())",
     "stdin": "import sys\nprint(repr(sys.stdin.readline()))\nprint(repr(sys.stdin.read(3)))\nprint(list(sys.stdin))",
     "all of stdin": "import sys\nprint(repr(sys.stdin.read()), repr(sys.stdin.read()), repr(sys.stdin.readline()))",

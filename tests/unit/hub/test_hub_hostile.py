@@ -28,14 +28,28 @@ json_values = st.recursive(
 )
 fields = st.sampled_from(
     [
-        *("execution_state", "status", "execution_count", "name", "text", "data", "metadata", "transient", "display_id"),
+        *(
+            "execution_state",
+            "status",
+            "execution_count",
+            "name",
+            "text",
+            "data",
+            "metadata",
+            "transient",
+            "display_id",
+        ),
         *("ename", "evalue", "traceback", "wait", "comm_id", "target_name", "state", "buffer_paths", "prompt"),
         *("user_expressions", "password", "code"),
     ]
 )
 words = st.sampled_from(["idle", "busy", "restarting", "dead", "error", "ok", "stdout", "d1", "jupyter.widget", ""])
 widget = st.fixed_dictionaries(
-    {"state": st.dictionaries(st.sampled_from(["msg_id", "outputs", "_model_name", "_model_module"]), json_values | words)}
+    {
+        "state": st.dictionaries(
+            st.sampled_from(["msg_id", "outputs", "_model_name", "_model_module"]), json_values | words
+        )
+    }
 )
 bundles = st.dictionaries(st.sampled_from(["text/plain", "image/png", "application/json"]), json_values)
 contents = st.dictionaries(fields, json_values | words | widget | bundles, max_size=5)

@@ -116,7 +116,9 @@ def test_which_starts_belong_to_one_front_end(old: dict[str, str], new: dict[str
     assert same_front_end(old, new) is same
 
 
-values = st.none() | st.sampled_from(["/a", "/b", "vscode", "c", ""]) | st.integers() | st.lists(st.integers(), max_size=1)
+values = (
+    st.none() | st.sampled_from(["/a", "/b", "vscode", "c", ""]) | st.integers() | st.lists(st.integers(), max_size=1)
+)
 identities = st.dictionaries(
     st.sampled_from(["notebook", "connection_file", "front_end", "cwd", "spec", "reattach", "restart_window_s"]), values
 )
