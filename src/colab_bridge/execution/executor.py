@@ -88,12 +88,11 @@ async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) ->
         tracker.check_number(entry.seq)
         if entry.kind is EntryKind.NOTE:
             tracker.note(note_of(entry))
-        elif entry.kind is EntryKind.DOWN and (message := _read(entry)) is not None:
-            if message.parent_id.startswith(run_prefix):
-                with contextlib.suppress(MessageError):
-                    sink(message)
-                if message.parent_id == msg_id:
-                    tracker.message(message)
+        elif (message := _read(entry)) is not None and message.parent_id.startswith(run_prefix):
+            with contextlib.suppress(MessageError):
+                sink(message)
+            if message.parent_id == msg_id:
+                tracker.message(message)
         if tracker.ended:
             return tracker.result()
     raise RuntimeLostError("the kernel was shut down before the run ended", hint="run it again", code="CB-LOST-003")

@@ -279,6 +279,8 @@ def test_an_interrupt_that_the_program_catches_is_its_own_business(python: str, 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_ends_a_command_and_gives_its_last_words(python: str, tmp_path: Path) -> None:
-    body = "import time\ntry:\n print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('bye'); raise"
+    body = (
+        "import time\ntry:\n print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('bye'); raise"
+    )
     found = interrupted(python, tmp_path, {"kind": "command", "command": [sys.executable, "-c", body]})
     assert (found.status, found.stdout) == (130, "bye\n")
