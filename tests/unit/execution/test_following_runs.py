@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from scripted_upstream import ManualClock, Scene, busy, from_kernel, idle, reply, request, stream
 
 from colab_bridge.errors import RuntimeLostError, UserError
 from colab_bridge.execution.assembler import NotebookAssembler, cell_of, request_id
@@ -22,6 +21,7 @@ from colab_bridge.execution.rebuild import rebuild_notebook
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import Run, RunKind, RunStatus
 from colab_bridge.wire.message import RawMessage
+from scripted_upstream import ManualClock, Scene, busy, from_kernel, idle, reply, request, stream
 
 Answer = Callable[[RawMessage], list[RawMessage]]
 

@@ -260,8 +260,10 @@ def interrupted(python: str, folder: Path, job: dict[str, Any]) -> Ended:
     "source",
     [
         "import time\nprint('ready', flush=True)\ntime.sleep(60)\n",
-        "import threading, time\nt = threading.Event()\nthreading.Thread(target=t.wait, args=(3,)).start()\n"
-        "print('ready', flush=True)\n",
+        (
+            "import threading, time\nt = threading.Event()\nthreading.Thread(target=t.wait, args=(3,)).start()\n"
+            "print('ready', flush=True)\n"
+        ),
     ],
     ids=["in the program", "while threads end"],
 )
@@ -273,7 +275,7 @@ def test_an_interrupt_shows_a_traceback_and_ends_with_130(source: str, python: s
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_interrupt_that_the_program_catches_is_its_own_business(python: str, tmp_path: Path) -> None:
-    source = "import time\ntry:\n    print('ready', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n    print('ok')\n"
+    source = "import time\ntry:\n    print('ready', flush=True); time.sleep(9)\nexcept KeyboardInterrupt: print('ok')\n"
     assert interrupted(python, tmp_path, script(tmp_path, source)) == Ended(0, "ok\n", "")
 
 

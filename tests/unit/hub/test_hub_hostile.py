@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted_upstream import Scene, request
 
 from colab_bridge.execution.assembler import NotebookAssembler, request_id
 from colab_bridge.execution.events import event_of
 from colab_bridge.execution.notebook_file import serialize
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.wire.message import MessageError, RawMessage, dump_json
+from scripted_upstream import Scene, request
 
 RUN = "run-1"
 CELL = request_id(RUN, 0)

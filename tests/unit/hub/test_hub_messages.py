@@ -6,12 +6,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted_upstream import Scene, busy, from_kernel, idle, reply, request, stream
 
 from colab_bridge.kernels.record import EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.upstream import LinkState
 from colab_bridge.wire.message import MessageError, RawMessage
+from scripted_upstream import Scene, busy, from_kernel, idle, reply, request, stream
 
 
 @pytest.fixture
@@ -226,11 +226,13 @@ async def test_a_fence_that_goes_down_with_its_connection_holds_nothing_back(sce
     scene.hub.submit(request("a"))
     scene.cut()
     scene.connect()
+    lost_fence = scene.upstream.sent[-1].msg_id
     scene.hub.submit(request("b"))
     scene.say(reply("a"), idle("a"))
     scene.cut()
     scene.connect()
     fence = scene.upstream.sent[-1].msg_id
+    assert fence != lost_fence
     scene.say(reply(fence, count=1))
     assert scene.upstream.sent[-1].msg_id == "b"
 

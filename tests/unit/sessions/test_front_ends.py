@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from scripted_upstream import ManualClock, Scene, idle, reply, request
 
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.model.records import KernelPurpose, KernelRecord
 from colab_bridge.sessions.frontends import FrontEnds
+from scripted_upstream import ManualClock, Scene, idle, reply, request
 
 
 class Pool:
