@@ -145,6 +145,20 @@ def test_a_daemon_killed_while_it_saves_leaves_a_sound_notebook(daemon_home: Dae
     assert seen.status == "ok"
 
 
+def test_a_daemon_killed_while_it_saves_a_failed_cell_does_not_go_on_behind_it(daemon_home: DaemonHome) -> None:
+    path = write(daemon_home.project / "n.ipynb", "print('x' * 30_000_000)\n1/0", "open('went_on', 'w')")
+    run = daemon_home.start_notebook(path)
+    for _ in range(3):
+        eventually(lambda: list(path.parent.glob(".n.ipynb.*.tmp")), "a save")
+        daemon_home.kill_daemon()
+        daemon_home.client()
+        if daemon_home.view(run["id"])["status"] != "running":
+            break
+    seen = daemon_home.follow(run["id"])
+    assert (seen.status, errors(read(path)[0])) == ("error", ["ZeroDivisionError"])
+    assert not (daemon_home.project / "went_on").exists()
+
+
 def test_an_input_request_is_still_open_after_the_kill(daemon_home: DaemonHome) -> None:
     request = daemon_home.request("code", code="print('hello', input('who? '))", allow_stdin=True)
     run = daemon_home.client().post("/v1/runs", request)

@@ -213,12 +213,12 @@ def test_runs_on_one_kernel_wait_for_one_another_and_keep_their_outputs(home: Da
     assert [home.follow(run["id"]).text() for run in runs] == [f"run {n}\n" for n in range(4)]
 
 
-def test_a_failure_drops_what_was_queued_behind_it_and_says_so(home: DaemonHome) -> None:
+def test_a_failure_does_not_drop_what_others_have_queued_behind_it(home: DaemonHome) -> None:
     first = home.start("code", code="import time; time.sleep(0.5); 1/0")
     second = home.start("code", code="print('second')")
     assert home.follow(first["id"]).finished["error"]["ename"] == "ZeroDivisionError"
     after = home.follow(second["id"])
-    assert (after.status, after.text(), after.finished["error"]["ename"]) == ("error", "", "Aborted")
+    assert (after.status, after.text()) == ("ok", "second\n")
 
 
 def test_a_viewer_that_comes_late_sees_what_the_first_one_saw(home: DaemonHome) -> None:
