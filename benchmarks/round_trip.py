@@ -14,7 +14,7 @@ __all__ = ["measure"]
 
 _KERNEL = "colab-bridge-local"
 _WARM_UP = 20
-_IN_A_ROW = 10
+_IN_A_ROW = 25
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -23,7 +23,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     Args:
         quick: Fewer rounds.
     """
-    rounds = 60 if quick else 300
+    rounds = 75 if quick else 300
     with (
         product() as found,
         direct_kernel(found.jupyter()) as socket,
@@ -48,7 +48,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 
 def _in_turn(ways: dict[str, KernelClient], rounds: int) -> dict[str, list[float]]:
-    """Return milliseconds for each way: some in a row over one, as a notebook of short cells does, then over the next."""
+    """Return milliseconds for each way: some in a row, as a notebook of short cells makes them, then the next way."""
     for client in ways.values():
         for _ in range(_WARM_UP):
             execute(client, "pass")
