@@ -24,7 +24,7 @@ from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.upstream import LinkState, Upstream, UpstreamEvents
-from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
+from colab_bridge.wire.jupyter_ws import decode_v1, v1_chunks
 from colab_bridge.wire.message import MessageError, RawMessage, dump_json
 
 __all__ = ["HubKernel", "note_of"]
@@ -166,7 +166,7 @@ class HubKernel:
             message.content_fields()  # a kernel drops what it cannot read, and nobody would answer
         message.parent_fields()
         self._remember(message.msg_id)
-        self._append(EntryKind.UP, encode_v1(message))
+        self._append(EntryKind.UP, v1_chunks(message))
         self._activity.sent(message)
         if self._fence.active and message.channel == "shell":
             # Sent behind the fence, a request that is lost could not be told from one that never arrived.
@@ -255,7 +255,7 @@ class HubKernel:
             self._deliver(self._own("iopub", "error", error, message.parent_fields()))
 
     def _deliver(self, message: RawMessage) -> None:
-        self._append(EntryKind.DOWN, encode_v1(message))
+        self._append(EntryKind.DOWN, v1_chunks(message))
         self._activity.received(message)
         if (death := self._activity.take_death()) is not None and not self._expect_death:
             self._mark_dead(death)

@@ -227,19 +227,22 @@ class SegmentFile:
             if seq >= first:
                 if entries and taken + length > max_bytes:
                     break
-                if stop > len(block):
-                    block += _read_exactly(descriptor, stop - len(block))
-                entries.append(self._decode(block, position, length, first + len(entries), seed))
+                start = position + ENTRY_HEADER_BYTES
+                if stop <= len(block):
+                    body = block[start:stop]
+                else:
+                    # Read anew as a whole: joining two pieces would copy what may be many megabytes.
+                    os.lseek(descriptor, offset + start, os.SEEK_SET)
+                    body = _read_exactly(descriptor, length)
+                entries.append(self._decode(block, position, body, first + len(entries), seed))
                 taken += length
             position = stop
         if not entries:
             raise DamagedSegmentError(self.path.name)
         return entries
 
-    def _decode(self, block: bytes, position: int, length: int, expected: int, seed: int) -> Entry:
+    def _decode(self, block: bytes, position: int, body: bytes, expected: int, seed: int) -> Entry:
         marker, _, seq, time_s, kind, crc = _ENTRY.unpack_from(block, position)
-        start = position + ENTRY_HEADER_BYTES
-        body = block[start : start + length]
         actual = zlib.crc32(body, zlib.crc32(block[position : position + _CHECKED.size], seed))
         if crc != actual or seq != expected or marker != self.salt[:4] or kind >= len(_KINDS):
             raise DamagedSegmentError(self.path.name)

@@ -45,15 +45,23 @@ class KernelSocket(ClientConnection):
     kernel, which makes ZMQ drop output. So after a burst they are spread; the last one always comes.
     """
 
+    acknowledges: bool = True  # False where the server waits for no acknowledgement
     last_heard: float = 0.0  # loop time of the latest bytes, also of a frame that is not complete yet
     _pongs_left: float = PONG_BURST
     _pongs_counted_at: float = 0.0
     _pong_later: asyncio.TimerHandle | None = None
 
+    async def send(self, *arguments: Any, **options: Any) -> None:
+        """Send a message; what comes back for it is acknowledged at once, however much was before."""
+        self._pongs_left = PONG_BURST
+        await super().send(*arguments, **options)
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the network."""
         super().data_received(data)
         now = self.last_heard = self.loop.time()
+        if not self.acknowledges:
+            return
         self._pongs_left = min(PONG_BURST, self._pongs_left + (now - self._pongs_counted_at) * PONGS_PER_S)
         self._pongs_counted_at = now
         if self._pongs_left >= 1:
@@ -153,6 +161,7 @@ async def _open(endpoint: Endpoint, path: str, timeout_s: float) -> KernelSocket
     except (OSError, WebSocketException, EOFError, ImportError, ValueError) as error:
         raise translate(error, endpoint) from None  # may quote request headers, and so the token
     assert isinstance(connection, KernelSocket)
+    connection.acknowledges = not endpoint.nodelay
     _limit_unsent(connection)
     return connection
 

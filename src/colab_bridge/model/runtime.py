@@ -43,6 +43,7 @@ class Endpoint:
         expires_at: Unix seconds after which the provider must be asked again; None when it does not expire.
         verify_tls: False only when the user's configuration says so.
         unlimited_output: True when the server is known not to limit the rate of iopub messages.
+        nodelay: True when the server is known to send small frames at once, with nothing between it and us.
     """
 
     base_url: str
@@ -50,6 +51,7 @@ class Endpoint:
     expires_at: float | None = None
     verify_tls: bool = True
     unlimited_output: bool = False
+    nodelay: bool = False
 
     def plain_headers(self) -> dict[str, str]:
         """Return the headers as they go onto the wire."""

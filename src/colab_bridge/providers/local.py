@@ -135,6 +135,7 @@ class LocalProvider:
             base_url=server.url,
             headers={name: Secret(value) for name, value in server.headers.items()},
             unlimited_output=True,
+            nodelay=True,
         )
 
     async def keep_alive(self, handle: RuntimeHandle) -> None:
@@ -236,6 +237,7 @@ def server_config(*, root: Path, folder: Path, port: int, token: str) -> dict[st
             "shutdown_no_activity_timeout": _FORGOTTEN_AFTER_S,
             "websocket_ping_interval": _PING_S,
             "websocket_ping_timeout": _PING_S,
+            "kernel_websocket_connection_class": "colab_bridge.providers.local_channels.LocalChannels",
             "kernel_spec_manager_class": "colab_bridge.providers.local_specs.LocalKernelSpecManager",
         },
         "IdentityProvider": {"token": token},

@@ -24,7 +24,7 @@ from typing import Any
 
 from colab_bridge.wire.message import CHANNELS, MessageError, RawMessage, dump_json
 
-__all__ = ["V1_SUBPROTOCOL", "decode", "decode_json", "decode_v1", "encode", "encode_json", "encode_v1"]
+__all__ = ["V1_SUBPROTOCOL", "decode", "decode_json", "decode_v1", "encode", "encode_json", "encode_v1", "v1_chunks"]
 
 V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 
@@ -40,6 +40,11 @@ Data = bytes | bytearray | memoryview
 
 def encode_v1(message: RawMessage) -> bytes:
     """Return the v1 frame of a message; its parts go in byte for byte."""
+    return b"".join(v1_chunks(message))
+
+
+def v1_chunks(message: RawMessage) -> list[bytes]:
+    """Return the v1 frame of a message in pieces that follow each other, so that large parts need not be copied."""
     parts = [
         message.channel.encode(),
         message.header,
@@ -54,7 +59,7 @@ def encode_v1(message: RawMessage) -> bytes:
     for part in parts:
         offset += len(part)
         offsets.append(offset)
-    return b"".join((struct.pack(f"<{count + 1}Q", count, *offsets), *parts))
+    return [struct.pack(f"<{count + 1}Q", count, *offsets), *parts]
 
 
 def decode_v1(data: Data) -> RawMessage:

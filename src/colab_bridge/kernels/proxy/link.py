@@ -177,7 +177,7 @@ class ChannelLink:
         if seq <= self._after:
             return
         self._after = seq
-        self._events.received(decode_v1(frame[_SEQ_BYTES:]))
+        self._events.received(decode_v1(memoryview(frame)[_SEQ_BYTES:]))
 
     def _take_text(self, value: Any) -> None:
         if not isinstance(value, dict):

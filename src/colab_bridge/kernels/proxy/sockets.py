@@ -30,6 +30,8 @@ _BATCH = 64
 # ZMQ connects again after 0.1 s, so a front end that is there at all is connected long before these 10 s are over.
 _STDIN_RETRY_S = 0.1
 _STDIN_ATTEMPTS = 100
+# Below this size a copy is cheaper than sending without one.
+_COPY_BYTES = 1024 * 1024
 
 
 class KernelSockets:
@@ -110,7 +112,9 @@ class KernelSockets:
         if socket is None:
             return
         try:
-            socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            # Without a copy each frame costs a turn of a thread of pyzmq's, which only pays for large ones.
+            copy = sum(map(len, frames)) < _COPY_BYTES
+            socket.send_multipart(frames, zmq.NOBLOCK, copy=copy)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
