@@ -45,7 +45,8 @@ def read(path: Path) -> list[Cell]:
 
 def printed(cell: Cell, name: str = "stdout") -> str:
     """Return what a cell printed."""
-    return "".join(o["text"] for o in cell.get("outputs", []) if o["output_type"] == "stream" and o["name"] == name)
+    streams = [o for o in cell.get("outputs", []) if o["output_type"] == "stream" and o["name"] == name]
+    return "".join("".join(output["text"]) for output in streams)  # a text, or in the file itself a list of lines
 
 
 def errors(cell: Cell) -> list[str]:
