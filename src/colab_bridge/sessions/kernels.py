@@ -26,6 +26,10 @@ __all__ = ["KernelPool"]
 
 log = logging.getLogger(__name__)
 
+#: A local kernel is up again within about a second.
+DEAD_TRIES = 6
+DEAD_PAUSE_S = 0.3
+
 StateListener = Callable[[KernelRecord, HubKernel], None]
 
 
@@ -85,7 +89,20 @@ class KernelPool:
         """Delete kernels with this purpose and key that died; servers start them again, and nobody would use them."""
         for kernel in self.kernels(session):
             if (kernel.purpose, kernel.key) == (purpose, key) and self._hubs[kernel.id].state is KernelState.DEAD:
-                await self.delete(kernel.id)
+                await self._delete_dead(kernel.id)
+
+    async def _delete_dead(self, kernel_id: str) -> None:
+        for _ in range(DEAD_TRIES):
+            try:
+                await self.delete(kernel_id)
+            except TransientError as error:
+                # A server fails to delete a kernel that it is starting again at this moment; no event tells of its end.
+                log.info("dead kernel not deleted yet", extra={"kernel": kernel_id, "reason": error.message})
+                await anyio.sleep(DEAD_PAUSE_S)
+            else:
+                return
+        # What is dead must not keep anybody from a new kernel.
+        self.drop(kernel_id)
 
     def kernel(self, kernel_id: str) -> KernelRecord:
         """Return a kernel held now.
