@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
-from daemon_home import DaemonHome
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from colab_bridge.client.daemon import DaemonClient
 from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
 from colab_bridge.wire.message import RawMessage
+from daemon_home import DaemonHome
 
 _SEQ = struct.Struct("<Q")
 

@@ -13,13 +13,13 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from channels_client import front_end_kernel
-from daemon_home import DaemonHome
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from channels_client import front_end_kernel
 from colab_bridge.api.security import MAX_BODY_BYTES
 from colab_bridge.client.address import Address
+from daemon_home import DaemonHome
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def _shape(path: str) -> str:
 @pytest.fixture
 def served(daemon_home: DaemonHome) -> Iterator[DaemonHome]:
     daemon_home.code("1")
-    yield daemon_home
+    return daemon_home
 
 
 def test_no_request_that_schemathesis_thinks_of_makes_the_daemon_fail(served: DaemonHome) -> None:

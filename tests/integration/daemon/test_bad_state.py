@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daemon_home import DaemonHome, eventually
-from notebook_files import printed, read, write
 
 from colab_bridge.errors import ColabBridgeError, UserError
+from daemon_home import DaemonHome, eventually
+from notebook_files import printed, read, write
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions and mounts are POSIX here")
 
@@ -120,7 +120,9 @@ def test_a_leftover_daemon_file_of_a_killed_daemon_is_no_obstacle(daemon_home: D
 def test_tokens_and_records_can_be_read_by_their_owner_only(daemon_home: DaemonHome) -> None:
     daemon_home.code("print('private')")
     open_to_others = [
-        path for path in (daemon_home.home, *daemon_home.home.iterdir()) if path.is_dir() and path.stat().st_mode & 0o077
+        path
+        for path in (daemon_home.home, *daemon_home.home.iterdir())
+        if path.is_dir() and path.stat().st_mode & 0o077
     ]
     assert open_to_others == []
     assert daemon_home.paths.daemon_file.stat().st_mode & 0o077 == 0

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
+from websockets.exceptions import ConnectionClosed
+
 from channels_client import channels, dial, front_end_kernel, kernel_ids
 from daemon_home import DaemonHome
-from websockets.exceptions import ConnectionClosed
 
 MB = 1024 * 1024
 
 
 @pytest.fixture
-def home(shared_home: DaemonHome) -> Iterator[DaemonHome]:
+def home(shared_home: DaemonHome) -> DaemonHome:
     return shared_home
 
 
@@ -104,9 +105,7 @@ async def test_binary_buffers_go_both_ways_unchanged(home: DaemonHome, kernel: s
         assert [bytes(b) for b in answer.buffers] == [sent[::-1], b"", b"\x00"]
 
 
-async def test_input_goes_to_the_front_end_that_asked_and_its_answer_to_the_code(
-    home: DaemonHome, kernel: str
-) -> None:
+async def test_input_goes_to_the_front_end_that_asked_and_its_answer_to_the_code(home: DaemonHome, kernel: str) -> None:
     async with channels(home.client(), kernel) as front:
         request = await front.submit("print('hello', input('who? '))", allow_stdin=True)
         await front.until(lambda: front.of(request, "input_request"))
@@ -208,7 +207,7 @@ async def test_100_mb_of_output_do_not_grow_the_daemon(home: DaemonHome, kernel:
             while not reader.ended(flood):
                 peak = max(peak, await anyio.to_thread.run_sync(memory))
                 await anyio.sleep(0.1)
-        assert reader.text(flood) == "".join("%099d\n" % n for n in range(1_000_000))
+        assert reader.text(flood) == "".join(f"{n:099d}\n" for n in range(1_000_000))
         stalled.transport.abort()
     assert peak - before < 150 * MB
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+
 from channels_client import channels, dial, front_end_kernel, kernel_ids
 from daemon_home import DaemonHome, eventually
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import anyio
 import pytest
-from daemon_home import DaemonHome, Seen, eventually
-from notebook_files import printed, read, write
 
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.testing.jupyter import JupyterChild, start_jupyter_server
 from colab_bridge.testing.relay import TcpRelay
+from daemon_home import DaemonHome, Seen, eventually
+from notebook_files import printed, read, write
 
 LINES = 30
 PRINTING = f"import time\nfor n in range({LINES}):\n    print('line', n, flush=True)\n    time.sleep(0.1)\nprint('end')"
@@ -292,9 +292,7 @@ async def test_https_to_a_server_that_speaks_http_is_said(shared_home: DaemonHom
     await refused(shared_home, f"https://127.0.0.1:{server.port}/?token={server.token}")
 
 
-async def test_a_runtime_that_went_away_is_said_when_it_is_used_again(
-    daemon_home: DaemonHome, tmp_path: Path
-) -> None:
+async def test_a_runtime_that_went_away_is_said_when_it_is_used_again(daemon_home: DaemonHome, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     async with start_jupyter_server(root) as child:

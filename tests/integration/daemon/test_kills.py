@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from daemon_home import DaemonHome, eventually, kill
 from notebook_files import code, errors, printed, read, write
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_home import DaemonHome, eventually
-from notebook_files import Cell, code, errors, printed, read, write
 
 from colab_bridge.errors import ConflictError, UserError
+from daemon_home import DaemonHome, eventually
+from notebook_files import Cell, code, errors, printed, read, write
 
 PRINTING = "import time\nfor n in range({count}):\n    print(n, flush=True)\n    time.sleep({pause})"
 
 
 @pytest.fixture
-def home(shared_home: DaemonHome) -> Iterator[DaemonHome]:
+def home(shared_home: DaemonHome) -> DaemonHome:
     return shared_home
 
 
@@ -78,10 +77,10 @@ def test_a_copy_leaves_the_notebook_itself_alone(home: DaemonHome, path: Path) -
 
 def test_parameters_go_into_a_cell_after_the_tagged_one(home: DaemonHome, path: Path) -> None:
     write(path, code("n = 1\nname = 'a'", "parameters"), "print(n, name)")
-    home.notebook(path, parameters={"n": 7, "name": "it's \"b\""})
+    home.notebook(path, parameters={"n": 7, "name": 'it\'s "b"'})
     cells = read(path)
     assert cells[1]["metadata"]["tags"] == ["injected-parameters"]
-    assert printed(cells[2]) == "7 it's \"b\"\n"
+    assert printed(cells[2]) == '7 it\'s "b"\n'
 
 
 def test_parameters_of_a_second_run_replace_those_of_the_first(home: DaemonHome, path: Path) -> None:

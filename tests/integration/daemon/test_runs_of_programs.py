@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
-from daemon_home import DaemonHome, Seen, eventually
 
 from colab_bridge.client.daemon import EventStream
 from colab_bridge.errors import ConflictError, UserError
+from daemon_home import DaemonHome, Seen, eventually
 
 
 @pytest.fixture
-def home(shared_home: DaemonHome) -> Iterator[DaemonHome]:
+def home(shared_home: DaemonHome) -> DaemonHome:
     return shared_home
 
 

@@ -7,17 +7,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemon_home import DaemonHome, eventually
-from notebook_files import errors, printed, read, write
 
 from colab_bridge import LocalColab, LocalColabEngine, LocalColabNotebook, UniversalColabBridge
 from colab_bridge.bridge.results import ExecutionFailed
 from colab_bridge.errors import ConflictError, RuntimeLostError, UserError
 from colab_bridge.wire.events import strip_ansi
+from daemon_home import DaemonHome, eventually
+from notebook_files import errors, printed, read, write
 
 PNG = (
     "import base64\nfrom IPython.display import Image, display\n"
@@ -27,9 +26,9 @@ PNG = (
 
 
 @pytest.fixture
-def home(shared_home: DaemonHome, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonHome]:
+def home(shared_home: DaemonHome, monkeypatch: pytest.MonkeyPatch) -> DaemonHome:
     monkeypatch.chdir(shared_home.project)
-    yield shared_home
+    return shared_home
 
 
 def sessions(home: DaemonHome) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbclient
 import nbformat
 import pytest
+
 from daemon_home import DaemonHome
 from notebook_files import Cell, read
 
@@ -30,8 +30,8 @@ NEEDS = {
 
 
 @pytest.fixture
-def home(shared_home: DaemonHome) -> Iterator[DaemonHome]:
-    yield shared_home
+def home(shared_home: DaemonHome) -> DaemonHome:
+    return shared_home
 
 
 def kinds(cell: Cell) -> list[tuple[Any, ...]]:
