@@ -71,6 +71,7 @@ class HubKernel:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._state = KernelState.STARTING
         self._died = ""
+        self._heard = False
         self._closed = False
         self._expect_death = False
 
@@ -144,6 +145,7 @@ class HubKernel:
                 self._activity.sent(message)
                 self._fence.sent(message)
             else:
+                self._heard = True
                 self._activity.received(message)
                 self._fence.received(message)
         except MessageError:
@@ -229,6 +231,7 @@ class HubKernel:
     # -- downwards -------------------------------------------------------------------------------------------
 
     def _on_message(self, message: RawMessage) -> None:
+        self._heard = True
         try:
             message.header_fields()
             parent_id = message.parent_id
@@ -340,7 +343,8 @@ class HubKernel:
         elif state is LinkState.RECONNECTING and changed:
             self._fence.link_lost()
         if state is LinkState.GONE and not self._died:
-            self._mark_dead(text or "the kernel does not exist any more")
+            reason = text or "the kernel does not exist any more"
+            self._mark_dead(reason if self._heard else f"the kernel ended while it was starting ({reason})")
         if changed and not (first and state is LinkState.CONNECTED):
             self.note({"type": "link", "state": str(state), "text": text})
         self._refresh_state()
