@@ -45,12 +45,24 @@ def submit_execution(
     code: str,
     *,
     session: str,
+    after: int,
     allow_stdin: bool,
     store_history: bool = True,
     expressions: dict[str, str] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> None:
     """Send an ``execute_request``; sending it again after a restart of the daemon has no effect.
+
+    Args:
+        hub: The kernel.
+        msg_id: Id of the request, the same at each try.
+        code: What to execute.
+        session: Goes into the header.
+        after: Record number before the request. Where the record does not reach back to it any more, the request went out.
+        allow_stdin: Whether the code may ask for input.
+        store_history: Whether it counts and enters the history.
+        expressions: ``user_expressions``.
+        metadata: Of the message.
 
     Source: Jupyter messaging protocol 5.4, "Execute".
     """
@@ -63,7 +75,11 @@ def submit_execution(
         # Requests of other callers may wait behind this one, and must not be thrown away because it fails.
         "stop_on_error": False,
     }
-    hub.submit(RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata))
+    request = RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata)
+    if not hub.knows(msg_id) and hub.record.first_seq > after + 1:
+        hub.assume_sent(request)
+    else:
+        hub.submit(request)
 
 
 async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) -> ExecutionResult:

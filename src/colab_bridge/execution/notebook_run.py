@@ -23,7 +23,7 @@ from colab_bridge.execution.executor import ExecutionResult, MessageSink, execut
 from colab_bridge.execution.notebook_file import NotebookFile, SaveReport, cell_source
 from colab_bridge.execution.outcome import Outcome
 from colab_bridge.execution.plan import tags_of
-from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.kernels.hub import HubKernel, note_of
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.model.records import Run, RunStatus
 from colab_bridge.ports.clock import Clock
@@ -154,7 +154,8 @@ class NotebookRun:
         msg_id = request_id(self._run.id, position)
         place = {"run": self._run.id, "index": number + 1, "total": len(cells)}
         self._assembler.begin(position)
-        if not self._hub.knows(msg_id):
+        taken_up = self._hub.knows(msg_id)
+        if not taken_up:
             line = source.strip().partition("\n")[0][:120]
             self._hub.note({"type": "cell_started", **place, "cell_id": cell.get("id"), "line": line})
         started = self._clock.monotonic()
@@ -163,6 +164,7 @@ class NotebookRun:
             msg_id,
             source,
             session=self._run.id,
+            after=cursor,
             allow_stdin=self._settings.allow_stdin,
             metadata={"cellId": cell["id"]} if isinstance(cell.get("id"), str) else None,
         )
@@ -170,13 +172,24 @@ class NotebookRun:
         duration = round(self._clock.monotonic() - started, 3)
         expected = "raises-exception" in tags_of(cell)
         status = "ok" if result.status == "ok" or expected else "error"
-        self._hub.note({"type": "cell_finished", **place, "status": status, "duration_s": duration})
+        if not (taken_up and self._noted(result.last_seq, number + 1)):
+            self._hub.note({"type": "cell_finished", **place, "status": status, "duration_s": duration})
         report = await self._save()
         outcome = _combine(so_far, result, ok=status == "ok")
         if not report.problem:
             done = {"cells": cells, "done": number + 1, "seq": result.last_seq}
             self._checkpoint({**done, "outcome": _outcome_value(outcome)})
         return outcome, result.last_seq
+
+    def _noted(self, after: int, index: int) -> bool:
+        """Whether an earlier daemon came as far as saying that this cell has finished."""
+        wanted = ("cell_finished", self._run.id, index)
+        while batch := self._hub.record.read(after):
+            for note in (note_of(entry) for entry in batch if entry.kind is EntryKind.NOTE):
+                if (note.get("type"), note.get("run"), note.get("index")) == wanted:
+                    return True
+            after = batch[-1].seq
+        return False
 
     def _take(self, message: RawMessage) -> None:
         self._assemble(message)

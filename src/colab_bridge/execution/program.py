@@ -36,6 +36,7 @@ async def run_program(hub: HubKernel, run: Run, request: RunRequest, cwd: str | 
         msg_id,
         request.code or "" if plain else _job_code(request, cwd),
         session=run.id,
+        after=run.first_seq,
         allow_stdin=request.allow_stdin,
         store_history=plain,
         expressions=None if plain else {_STATUS: _STATUS},

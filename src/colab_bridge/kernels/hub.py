@@ -190,6 +190,15 @@ class HubKernel:
         while self._held and not self._fence.active:
             self._send(self._held.popleft())
 
+    def assume_sent(self, message: RawMessage) -> None:
+        """Count a request as sent although the record does not hold it any more.
+
+        A cell that prints more than a record keeps pushes its own request out; sending it again would run it twice.
+        """
+        self._remember(message.msg_id)
+        self._activity.sent(message)
+        self._refresh_state()
+
     def knows(self, msg_id: str) -> bool:
         """Whether a request was sent already, by this daemon or by the one before it."""
         return msg_id in self._known

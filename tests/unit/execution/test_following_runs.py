@@ -43,7 +43,7 @@ def run_of(path: Path | None = None, **changes: Any) -> Run:
 
 
 async def follow(scene: Scene, *messages: RawMessage, code: str = "1") -> tuple[ExecutionResult, list[str]]:
-    submit_execution(scene.hub, "run-1.0", code, session="run-1", allow_stdin=True)
+    submit_execution(scene.hub, "run-1.0", code, session="run-1", after=0, allow_stdin=True)
     scene.say(*messages)
     seen: list[str] = []
     with anyio.fail_after(5):
@@ -63,12 +63,29 @@ async def test_messages_of_other_requests_are_none_of_its_business(scene: Scene)
 
 
 async def test_late_outputs_of_an_earlier_cell_are_passed_on(scene: Scene) -> None:
-    submit_execution(scene.hub, "run-1.1", "2", session="run-1", allow_stdin=True)
+    submit_execution(scene.hub, "run-1.1", "2", session="run-1", after=0, allow_stdin=True)
     scene.say(stream("run-1.0", "late"), reply("run-1.1"), idle("run-1.1"))
     seen: list[str] = []
     with anyio.fail_after(5):
         await execute(scene.hub, "run-1.1", 0, lambda message: seen.append(message.parent_id))
     assert seen == ["run-1.0", "run-1.1", "run-1.1"]
+
+
+async def test_a_request_that_its_own_output_pushed_out_of_the_record_is_not_sent_again(tmp_path: Path) -> None:
+    record = MessageRecord.open(tmp_path / "r", segment_bytes=4096, max_bytes=8192)
+    first = Scene(tmp_path / "r", record=record)
+    first.connect()
+    submit_execution(first.hub, "run-1.0", "1", session="run-1", after=0, allow_stdin=True)
+    first.say(*(stream("run-1.0", "x" * 2000) for _ in range(20)))
+    assert record.first_seq > 1
+    record.close()
+
+    again = Scene(tmp_path / "r", record=MessageRecord.open(tmp_path / "r", segment_bytes=4096, max_bytes=8192))
+    again.hub.adopt(after=0, server_says_busy=True)
+    again.connect()
+    submit_execution(again.hub, "run-1.0", "1", session="run-1", after=0, allow_stdin=True)
+    assert "run-1.0" not in [message.msg_id for message in again.upstream.sent]
+    assert again.hub.busy
 
 
 async def test_a_failure_brings_its_name(scene: Scene) -> None:

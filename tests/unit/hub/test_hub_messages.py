@@ -127,6 +127,7 @@ async def test_a_restart_that_fails_leaves_the_execution_under_way(scene: Scene)
 
 async def test_a_kernel_that_is_gone_is_dead_and_its_reason_is_told(scene: Scene) -> None:
     scene.hub.submit(request("a"))
+    scene.say(idle("front-1"))
     scene.events.state(LinkState.GONE, "the server does not have it")
     assert (scene.hub.state, scene.hub.died) == (KernelState.DEAD, "the server does not have it")
 
