@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from colab_bridge.errors import ColabBridgeError
+from colab_bridge.errors import ColabBridgeError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.model.records import KernelPurpose, KernelRecord
 from colab_bridge.ports.clock import Clock
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 RETURN_GRACE_S = 30.0
 
 
+#: Together a little longer than a server needs to start a kernel again.
+DELETE_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+
+
 @dataclass(slots=True)
 class _Presence:
     attached: int = 0
@@ -48,10 +52,20 @@ class FrontEnds:
         clock: Time source.
         tasks: Owner of the tasks that remove kernels.
         stopping: Set when this process ends: connections that it closes itself are no departures.
+        pauses_s: Seconds between the tries to delete a kernel.
     """
 
-    def __init__(self, pool: KernelPool, clock: Clock, tasks: anyio.abc.TaskGroup, stopping: anyio.Event) -> None:
+    def __init__(
+        self,
+        pool: KernelPool,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+        stopping: anyio.Event,
+        *,
+        pauses_s: tuple[float, ...] = DELETE_PAUSES_S,
+    ) -> None:
         self._pool = pool
+        self._pauses_s = pauses_s
         self._stopping = stopping
         self._clock = clock
         self._tasks = tasks
@@ -130,7 +144,7 @@ class FrontEnds:
     async def _remove(self, kernel_id: str) -> None:
         """Task root of one removal."""
         try:
-            await self._pool.delete(kernel_id)
+            await self._delete_patiently(kernel_id)
         except ColabBridgeError as error:
             # The next change of its state, such as the link coming back, tries again.
             log.warning("kernel not removed", extra={"kernel": kernel_id, "reason": error.message})
@@ -140,6 +154,17 @@ class FrontEnds:
             self._of(kernel_id).leaving = False
         else:
             self._presence.pop(kernel_id, None)
+
+    async def _delete_patiently(self, kernel_id: str) -> None:
+        """Delete a kernel; a server that is just starting it again answers with an error for a few seconds."""
+        for pause_s in self._pauses_s:
+            try:
+                await self._pool.delete(kernel_id)
+            except TransientError:
+                await anyio.sleep(pause_s)
+            else:
+                return
+        await self._pool.delete(kernel_id)
 
 
 def policy_of(identity: Mapping[str, Any]) -> tuple[Reattach, float]:

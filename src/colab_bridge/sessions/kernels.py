@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -189,8 +190,15 @@ class KernelPool:
             identity=dict(identity or {}),
             created_at=self._clock.time(),
         )
-        self._store.put_kernel(kernel)
-        self._open(kernel)
+        try:
+            self._store.put_kernel(kernel)
+            self._open(kernel)
+        except BaseException:
+            # A kernel that nobody remembers would run on unseen.
+            self._store.delete_kernel(kernel.id)
+            with anyio.move_on_after(5, shield=True), contextlib.suppress(ColabBridgeError):
+                await server.delete_kernel(remote_id)
+            raise
         return kernel
 
     async def adopt(self, kernel: KernelRecord, *, after: int | None = None) -> bool:

@@ -65,7 +65,11 @@ class Pool:
 
 
 async def scene_of(
-    tmp_path: Path, play: Callable[[Pool, FrontEnds, ManualClock], Any], *, fail: BaseException | None = None
+    tmp_path: Path,
+    play: Callable[[Pool, FrontEnds, ManualClock], Any],
+    *,
+    fail: BaseException | None = None,
+    pauses_s: tuple[float, ...] = (),
 ) -> Pool:
     clock = ManualClock()
     pool = Pool(tmp_path, clock)
@@ -73,7 +77,7 @@ async def scene_of(
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             stopping = anyio.Event()
-            ends = FrontEnds(pool, clock, tasks, stopping)  # type: ignore[arg-type]  # the part that it needs
+            ends = FrontEnds(pool, clock, tasks, stopping, pauses_s=pauses_s)  # type: ignore[arg-type]  # what it needs
             await play(pool, ends, clock)
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
@@ -181,6 +185,20 @@ async def test_a_removal_that_failed_is_tried_again_when_the_link_comes_back(tmp
         scene.connect()
 
     pool = await scene_of(tmp_path, play, fail=TransientError("the server does not answer"))
+    assert pool.deleted == ["k"]
+
+
+async def test_a_removal_that_failed_once_is_tried_again_without_any_event(tmp_path: Path) -> None:
+    async def play(pool: Pool, ends: FrontEnds, _clock: ManualClock) -> None:
+        pool.add("k")
+        async with ends.attached("k"):
+            pass
+        await anyio.wait_all_tasks_blocked()
+        pool.fail = None
+        while not pool.deleted:
+            await anyio.sleep(0.01)
+
+    pool = await scene_of(tmp_path, play, fail=TransientError("it is being started again"), pauses_s=(0.05,))
     assert pool.deleted == ["k"]
 
 
