@@ -32,12 +32,12 @@ Event = dict[str, Any]
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], what: str, timeout_s: float = WAIT_S) -> T:
+def eventually(condition: Callable[[], T], what: str, timeout_s: float = WAIT_S, pause_s: float = 0.02) -> T:
     """Wait for something that happens in another process and gives no event here, and return it."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        threading.Event().wait(0.02)
+        threading.Event().wait(pause_s)
     return found
 
 
