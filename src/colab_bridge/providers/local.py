@@ -243,6 +243,8 @@ def server_config(*, root: Path, folder: Path, port: int, token: str) -> dict[st
         "IdentityProvider": {"token": token},
         "ZMQChannelsWebsocketConnection": {"limit_rate": False},
         "MappingKernelManager": {"buffer_offline_messages": True, "cull_idle_timeout": 0},
+        # How often it looks whether a kernel lives; every three seconds otherwise, so that a death is noticed late.
+        "KernelRestarter": {"time_to_dead": 1.0},
         "LocalKernelSpecManager": {"first_dir": str(folder / "kernels")},
     }
 
