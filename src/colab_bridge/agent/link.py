@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from .frames import Frame, FrameReader, FrameType, encode
 from .handshake import Greeting
@@ -41,6 +42,7 @@ class Link:
         self._pings = 0
         self._pong: int | None = None
         self._ping_due = False
+        self._marks: dict[int, int] = {}
         self._offers: dict[int, Greeting] = {}
         self._control: deque[bytes] = deque(maxlen=_MOST_CONTROL)
 
@@ -48,15 +50,25 @@ class Link:
         """Queue a frame of the handshake; it goes before everything else."""
         self._control.append(frame)
 
-    def pop_control(self) -> list[bytes]:
-        """Return the frames that go before all streams."""
+    def pop_handshake(self) -> list[bytes]:
+        """Return the frames of the handshake."""
         parts = list(self._control)
         self._control.clear()
+        return parts
+
+    def pop_heartbeat(self, marks: Callable[[], dict[int, int]]) -> list[bytes]:
+        """Return the frames of the heartbeat.
+
+        Args:
+            marks: Gives the number of the next frame of each stream that has some under way, when a question is sent.
+        """
+        parts: list[bytes] = []
         if self._pong is not None:
             parts.append(encode(Frame(FrameType.PONG, epoch=self.epoch, number=self._pong)))
             self._pong = None
         if self._ping_due:
             self._ping_due = False
+            self._marks = marks()
             parts.append(encode(Frame(FrameType.PING, epoch=self.epoch, number=self._pings)))
         return parts
 
@@ -88,32 +100,49 @@ class Link:
         """Answer a heartbeat; a flood of them gets one answer."""
         self._pong = number
 
-    def ponged(self, number: int, now: float) -> None:
-        """Take the answer to a heartbeat."""
-        if self._pinged is not None and number == self._pings:
-            self.rtt_s = now - self._pinged
+    def ponged(self, number: int, now: float) -> dict[int, int]:
+        """Take the answer to a heartbeat.
+
+        Returns:
+            For each stream the number up to which everything must have been acknowledged by now: the peer tells its
+            positions before it answers, and what was sent before the question cannot be behind it on the way.
+        """
+        if self._pinged is None or self._ping_due or number != self._pings:
+            return {}
+        self.rtt_s = now - self._pinged
+        marks, self._marks = self._marks, {}
+        return marks
 
     def wake(self, passed_s: float, now: float) -> None:
         """Give the peer time for a sign of life when this process itself has slept: its bytes may lie unread."""
         if self.up and passed_s > self._limits.dead_after_s / 2:
             self._heard = max(self._heard, now - self._limits.heartbeat_s)
 
-    def next_deadline(self) -> float:
+    def next_deadline(self, *, waiting: bool) -> float:
         """Return when ``tick`` has something to do."""
         if not self.up:
             return self._begun + self._limits.handshake_s
-        dead = self._heard + self._limits.dead_after_s
-        return min(dead, max(self._heard, self._pinged or self._heard) + self._limits.heartbeat_s)
+        return min(self._heard + self._limits.dead_after_s, self._next_ping(waiting=waiting))
 
-    def tick(self, now: float) -> tuple[str, str] | None:
-        """Ask for a sign of life where it is time to, and return reason and detail when the link is dead."""
+    def _next_ping(self, *, waiting: bool) -> float:
+        # While frames are under way the question comes regularly: its answer proves whether they have arrived.
+        heard = self._begun if waiting else self._heard
+        return max(heard, self._begun if self._pinged is None else self._pinged) + self._limits.heartbeat_s
+
+    def tick(self, now: float, *, waiting: bool) -> tuple[str, str] | None:
+        """Ask for a sign of life where it is time to, and return reason and detail when the link is dead.
+
+        Args:
+            now: The time.
+            waiting: Frames are under way.
+        """
         if not self.up:
             if now >= self._begun + self._limits.handshake_s:
                 return ("handshake", f"no handshake within {self._limits.handshake_s:g} s")
             return None
         if now >= self._heard + self._limits.dead_after_s:
             return ("silent", f"nothing was heard for {now - self._heard:.1f} s")
-        if now >= max(self._heard, self._pinged or self._heard) + self._limits.heartbeat_s:
+        if now >= self._next_ping(waiting=waiting):
             self._pings += 1
             self._pinged = now
             self._ping_due = True

@@ -178,9 +178,10 @@ class Machine:
         if self._closed or self._link is None:
             farewell, self._farewell = self._farewell, b""
             return farewell
-        parts = self._link.pop_control()
+        parts = self._link.pop_handshake()
         if self._link.up:
             parts.append(self._acks.take(self._link.epoch, self._now))
+            parts += self._link.pop_heartbeat(self._marks)
             self._add_messages(parts)
         return b"".join(parts)
 
@@ -190,7 +191,7 @@ class Machine:
             return None
         times = [self._calls.next_deadline()]
         if self._link is not None:
-            times.append(self._link.next_deadline())
+            times.append(self._link.next_deadline(waiting=self._scheduler.flight_messages > 0))
             times.append(self._acks.due if self._link.up else None)
         return min((time for time in times if time is not None), default=None)
 
@@ -204,7 +205,9 @@ class Machine:
         except ProtocolError as error:
             self._fail(error)
             return
-        fault = self._link.tick(self._now) if self._link is not None else None
+        if self._link is None:
+            return
+        fault = self._link.tick(self._now, waiting=self._scheduler.flight_messages > 0)
         if fault is not None:
             self._link_failed(*fault)
 
@@ -238,8 +241,10 @@ class Machine:
             self._receive_ack(frame)
         elif frame.kind is FrameType.PING:
             link.pong(frame.number)
+            # The peer takes the answer for a proof, and an ACK may have been lost with whatever else was.
+            self._note_all_positions()
         elif frame.kind is FrameType.PONG:
-            link.ponged(frame.number, self._now)
+            self._check_marks(link.ponged(frame.number, self._now))
         elif frame.kind is FrameType.BYE:
             self._receive_bye(frame)
 
@@ -296,6 +301,19 @@ class Machine:
         if sender.refused and half and sender.buffered_messages * 2 <= self._limits.buffer_messages:
             sender.refused = False
             self._queue.append(Writable(stream=stream.stream))
+
+    def _marks(self) -> dict[int, int]:
+        return {
+            stream.stream: stream.sender.next_seq - len(stream.sender.resend)
+            for stream in self._all_streams()
+            if stream.sender.flight
+        }
+
+    def _check_marks(self, marks: Mapping[int, int]) -> None:
+        for stream_id, mark in marks.items():
+            stream = self._find(stream_id)
+            if stream is not None and stream.sender.received < mark:
+                raise LinkGap(f"frame {stream.sender.received} of stream {stream_id} did not arrive")
 
     def _receive_bye(self, frame: Frame) -> None:
         try:
@@ -363,6 +381,7 @@ class Machine:
         self._peer = greeting.limits
         self._confirmed = resumed or self._role == "server"
         self._scheduler.restart(self._all_streams(), self._table.parity)
+        # The greeting may be older than what was received or consumed since.
         self._note_all_positions()
         link.establish(epoch, self._now)
         self._queue.append(
@@ -423,9 +442,10 @@ class Machine:
         return 0 if self._link is None else self._link.epoch
 
     def _note_all_positions(self) -> None:
-        """After a handshake: the greeting may be older than what was received or consumed since."""
         for stream in self._all_streams():
-            self._acks.note(stream, 0, 0, self._now)
+            # Where nothing has come, the peer may not know the stream yet.
+            if stream.receiver.next_seq:
+                self._acks.note_now(stream, self._now)
 
     def _stream_finished(self, stream: Stream) -> None:
         # At once, and before anything else: the peer may open another stream in its place.

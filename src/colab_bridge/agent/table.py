@@ -241,7 +241,8 @@ class StreamTable:
             ProtocolError: its memory contradicts what it had acknowledged.
         """
         known = {position.stream: position for position in positions}
-        if any(stream not in self.streams and not self.existed(stream) for stream in known):
+        # It also lists its own new streams, of which this side cannot know yet.
+        if any(self.is_own(stream) and not self.existed(stream) for stream in known):
             raise ProtocolError("the peer remembers a stream that never was")
         for stream in list(self.streams.values()):
             position = known.get(stream.stream)
