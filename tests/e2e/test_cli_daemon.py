@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+
 from cli_support import Desk, desk_in, eventually
 
 LINES = 30

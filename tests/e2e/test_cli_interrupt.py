@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from cli_support import Desk, desk_in, eventually
 
 if sys.platform == "win32":

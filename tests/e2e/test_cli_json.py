@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from cli_support import Desk, desk_in
 
 SESSION = {

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from cli_support import Desk, desk_in
 
 ROUNDS = 9

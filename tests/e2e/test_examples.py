@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import nbformat
 import pytest
+
 from cli_support import SRC, Desk, desk_in
 
 EXAMPLES = SRC.parent / "examples"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from frontends_support import Bridge, FrontEnd, bridge, text_of
 
 __all__ = ["bridge"]

@@ -15,8 +15,9 @@ from typing import Any
 
 import nbformat
 import pytest
-from frontends_support import KERNEL, Bridge, bridge, eventually
 from nbformat.v4 import new_code_cell, new_notebook
+
+from frontends_support import KERNEL, Bridge, bridge, eventually
 
 __all__ = ["bridge"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, eventually, start_front_end, text_of
 
 from colab_bridge.errors import TransientError
+from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, eventually, start_front_end, text_of
 
 __all__ = ["bridge", "start_front_end"]
 

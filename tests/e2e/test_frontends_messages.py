@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import zmq
-from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, text_of
 from jupyter_client.blocking.client import BlockingKernelClient
+
+from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, text_of
 
 __all__ = ["bridge"]
 

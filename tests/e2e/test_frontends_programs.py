@@ -8,10 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from frontends_support import KERNEL, WAIT_S, Bridge, bridge, eventually
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat.v4 import new_code_cell, new_notebook
+
+from frontends_support import KERNEL, WAIT_S, Bridge, bridge, eventually
 
 __all__ = ["bridge"]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from frontends_support import KERNEL, Bridge, bridge
 
 __all__ = ["bridge"]

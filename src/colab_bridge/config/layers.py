@@ -45,7 +45,7 @@ __all__ = [
 PYPROJECT_TABLE: Final = ("tool", "colab-bridge")
 PREFIX: Final = "COLAB_BRIDGE_"
 # Variables of this form hold tokens that `token_env` names; they are the only ones that a project file may name.
-TOKEN_VARIABLE_PREFIX: Final = "COLAB_BRIDGE_TOKEN_"
+TOKEN_VARIABLE_PREFIX: Final = "COLAB_BRIDGE_TOKEN_"  # noqa: S105  # the beginning of names
 # Names that mean something of their own and are therefore no settings.
 PROMISED_VARIABLES: Final = frozenset(
     PREFIX + name

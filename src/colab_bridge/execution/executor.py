@@ -58,7 +58,8 @@ def submit_execution(
         msg_id: Id of the request, the same at each try.
         code: What to execute.
         session: Goes into the header.
-        after: Record number before the request. Where the record does not reach back to it any more, the request went out.
+        after: Record number before the request. Where the record does not reach back to it any more, the request
+            went out.
         allow_stdin: Whether the code may ask for input.
         store_history: Whether it counts and enters the history.
         expressions: ``user_expressions``.

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 import zmq
-from fake_daemon import FakeDaemon
 from jupyter_client.connect import write_connection_file
-from proxy_process import PYTHONPATH, WAIT_S, ProxyProcess, stream_text
 
 from colab_bridge.wire.message import RawMessage
+from fake_daemon import FakeDaemon
+from proxy_process import PYTHONPATH, WAIT_S, ProxyProcess, stream_text
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 StartProxy = Callable[..., ProxyProcess]

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from scripted_server import ScriptedServer
 
 from colab_bridge.client.address import find, read_address
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ConflictError
+from scripted_server import ScriptedServer
 
 
 @pytest.fixture

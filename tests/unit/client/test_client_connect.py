@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted_server import ScriptedServer, document
 
 from colab_bridge import __version__
 from colab_bridge.client.connect import connect
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import TransientError
+from scripted_server import ScriptedServer, document
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from scripted_server import STREAM_END, STREAM_HEAD, ScriptedServer, chunk, document
 
 from colab_bridge.client.address import Address
 from colab_bridge.client.daemon import DaemonClient
 from colab_bridge.errors import TransientError, UserError
+from scripted_server import STREAM_END, STREAM_HEAD, ScriptedServer, chunk, document
 
 
 @pytest.fixture

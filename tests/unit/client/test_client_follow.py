@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted_server import STREAM_END, STREAM_HEAD, ScriptedServer, chunk, document
 
 import colab_bridge.client.follow as follow_module
 from colab_bridge.client.address import Address
 from colab_bridge.client.daemon import DaemonClient
 from colab_bridge.client.follow import follow_run
 from colab_bridge.errors import TransientError
+from scripted_server import STREAM_END, STREAM_HEAD, ScriptedServer, chunk, document
 
 
 def line(seq: int) -> dict[str, Any]:
