@@ -99,6 +99,8 @@ def _changes_on(decision: Decision, side: Side) -> Iterable[Change]:
         )
         old_path = decision.path
     wanted = _wanted(decision, side)
+    if isinstance(wanted, Directory) and isinstance(decision.on(side), Directory):
+        return
     action = None if decision.adopted else _action(now, wanted)
     if action is not None:
         yield Change(side=side, action=action, path=old_path, before=now, after=wanted, decision=decision)
@@ -110,7 +112,7 @@ def _action(now: Entry | None, wanted: Entry | None) -> Action | None:
             return None
         return Action.REMOVE_FOLDER if isinstance(now, Directory) else Action.REMOVE
     if isinstance(wanted, Directory):
-        return None if isinstance(now, Directory) else Action.MAKE_FOLDER
+        return Action.MAKE_FOLDER
     if same(now, wanted):
         return None
     if isinstance(wanted, Link):

@@ -90,6 +90,15 @@ class Plan:
         """Whether there is nothing to do and nothing in the way."""
         return not (self.changes or self.holds or self.halted or any(not d.settled for d in self.decisions))
 
+    @property
+    def standing(self) -> dict[tuple[Stop, Side], frozenset[str]]:
+        """What the stops of quantity hold: handed to the next plan, so that no stop wears off by itself."""
+        return {
+            (hold.stop, hold.side): frozenset(hold.paths)
+            for hold in self.holds
+            if hold.stop in {Stop.MASS_DELETION, Stop.MASS_CHANGE, Stop.VOLUME}
+        }
+
     def changes_on(self, side: Side) -> tuple[Change, ...]:
         """Return the operations of one side, in order."""
         return tuple(change for change in self.changes if change.side is side)
@@ -174,7 +183,8 @@ def _planned(
         hold = _make_hold(stop, side, whole, groups)
         if hold.id not in approved:
             holds.append(hold)
-            held |= whole
+            # Under S2 the ancestor must not even forget what both lost, or the stop would wear off.
+            held |= {decision.path for decision in decisions} if stop is Stop.EMPTIED_ROOT else whole
     free = [change for path, group in groups.items() if path not in held for change in group]
     changes, kept = without_full_folders(free)
     return Plan(

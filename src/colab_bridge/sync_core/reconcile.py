@@ -217,12 +217,14 @@ class _Merge:
 
     def _folder(self, here: _Here) -> bool:
         """Folders on both sides, or a folder here and nothing there, or nothing any more."""
-        if here.old_names is None and here.local is not None and same(here.local, here.remote):
+        if here.old_names is None and is_tracked(here.local) and same(here.local, here.remote):
             self._say(here, Rule.R1, Reason.AGREED, here.local, adopted=True)
             return True
-        both = is_tracked(here.local) and is_tracked(here.remote)
-        one = is_tracked(here.local) or is_tracked(here.remote)
-        was_folder = isinstance(here.base, Directory) and is_tracked(here.base)
+        was_folder = isinstance(here.base, Directory)
+        # A phantom is there when it was agreed that the folder is there, else it is not (2.2).
+        is_here = is_tracked(here.local) or (was_folder and isinstance(here.local, Directory))
+        is_there = is_tracked(here.remote) or (was_folder and isinstance(here.remote, Directory))
+        both, one = is_here and is_there, is_here or is_there
         place = len(self.out)
         self.out.append(None)
         survives = self.children(
@@ -237,19 +239,19 @@ class _Merge:
             return survives
         if stands and both and was_folder and here.old_names is None:
             return True
-        rule, reason = self._why_folder(here, both=both, one=one, stands=stands, was_folder=was_folder)
+        present = (here.local if is_here else here.remote) if one and not both else None
+        rule, reason = self._why_folder(here, present, stands=stands, was_folder=was_folder)
         self.out[place] = self._decision(here, rule, reason, EMPTY if stands else None)
         return stands or survives
 
     @staticmethod
-    def _why_folder(here: _Here, *, both: bool, one: bool, stands: bool, was_folder: bool) -> tuple[Rule, Reason]:
-        if both or not one:
+    def _why_folder(here: _Here, present: Entry | None, *, stands: bool, was_folder: bool) -> tuple[Rule, Reason]:
+        """Name the rule; ``present`` is the folder that only one side has."""
+        if present is None:
             return Rule.R1, Reason.AGREED
-        local_has_it = is_tracked(here.local)
-        present = here.local if local_has_it else here.remote
         if here.base is None or (was_folder and not stands and same(here.base, present)):
             # Made by the one that has it, or deleted by the one that has it no more.
-            changed_at_home = local_has_it == (here.base is None)
+            changed_at_home = (present is here.local) == (here.base is None)
             return (Rule.R3, Reason.LOCAL_CHANGED) if changed_at_home else (Rule.R2, Reason.REMOTE_CHANGED)
         return Rule.R5, Reason.SURVIVORS if stands else Reason.EMPTIED
 

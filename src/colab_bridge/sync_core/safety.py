@@ -78,6 +78,7 @@ class Circumstances:
         free_bytes: Free space at home; None when unknown.
         disk_bytes: Size of that disk.
         consented: Paths that were asked for by name: no limit for one file.
+        standing: What an earlier plan held and nobody decided yet, by stop and side (``Plan.standing``).
     """
 
     guards: GuardLists = field(default_factory=GuardLists)
@@ -88,6 +89,7 @@ class Circumstances:
     free_bytes: int | None = None
     disk_bytes: int = 0
     consented: frozenset[str] = frozenset()
+    standing: Mapping[tuple[Stop, Side], frozenset[str]] = field(default_factory=dict)
 
 
 def looks_scrambled(before: bytes, after: bytes) -> bool:
@@ -228,7 +230,7 @@ def stops(
     """
     offered = tuple(changes)
     emptied = _emptied(base, local, remote)
-    if emptied is not None:
+    if emptied is not None and any(change.side is emptied.other for change in offered):
         # The side that is empty is the one in doubt; nothing at all is done until somebody has looked.
         return {(Stop.EMPTIED_ROOT, emptied.other): frozenset(change.decision.path for change in offered)}
     held = {
@@ -239,6 +241,10 @@ def stops(
         (Stop.VOLUME, Side.REMOTE): _volume_up(offered, facts),
         (Stop.LOW_DISK, Side.LOCAL): _low_disk(offered, facts),
     }
+    for key, paths in facts.standing.items():
+        held[key] = held.get(key, frozenset()) | {
+            change.decision.path for change in offered if change.side is key[1] and change.decision.path in paths
+        }
     return {key: paths for key, paths in held.items() if paths}
 
 
