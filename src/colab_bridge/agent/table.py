@@ -19,6 +19,8 @@ __all__ = ["FIRST_STREAM", "StreamTable"]
 FIRST_STREAM = 2
 _MOST_STREAM = 2**32 - 2
 _MOST_NUMBER = 2**63
+# Whoever asks to resume must leave the other side numbers to go on with.
+_MOST_FIRST = 2**62
 _MOST_TEXT_CHARS = 1024
 
 
@@ -89,7 +91,7 @@ class StreamTable:
         peer: PeerLimits,
     ) -> int:
         """Open a stream; see :meth:`~.channel.Channel.open_stream`."""
-        if not 0 <= resume_from < _MOST_NUMBER or len(name) > _MOST_TEXT_CHARS:
+        if not 0 <= resume_from <= _MOST_FIRST or len(name) > _MOST_TEXT_CHARS:
             raise ChannelMisuse("a stream's name is too long or its number impossible")
         if self._count(own=True) >= min(self._limits.streams, peer.streams) or self._next > _MOST_STREAM:
             raise BufferFull("too many streams are open")
@@ -172,7 +174,7 @@ class StreamTable:
             raise ProtocolError("a stream has no name or no parameters")
         if type(priority) is not int or priority not in (0, 1) or type(first) is not int:
             raise ProtocolError("a stream has no priority or no first number")
-        if not 0 <= first < _MOST_NUMBER:
+        if not 0 <= first <= _MOST_FIRST:
             raise ProtocolError("a stream has an impossible first number")
         stream = Stream(stream=frame.stream, name=name, priority=Priority(priority), last_sent=first - 1)
         self.streams[stream.stream] = stream
