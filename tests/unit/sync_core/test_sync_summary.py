@@ -91,5 +91,5 @@ def test_a_stored_path_means_nothing_to_a_file_system_and_can_be_read_back(names
 
 @pytest.mark.parametrize("stored", ["x", "x/", "x/a", "x/more-a", "x/kept-a/b", "x/kept-", "x/kept-%ff"])
 def test_another_path_of_the_store_is_refused(stored):
-    with pytest.raises(ValueError, match="conflict store|decode"):
+    with pytest.raises(ValueError, match=r"conflict store|decode"):
         path_of(stored)
