@@ -417,7 +417,7 @@ class Machine:
         size = sum(map(len, parts))
         codec = self._link is not None and self._link.codec == "zlib"
         while size < _BATCH_BYTES:
-            taken = self._scheduler.take(self._peer, self._now, bulk=True)
+            taken = self._scheduler.take(self._peer, self._now)
             if taken is None:
                 return
             stream, piece = taken

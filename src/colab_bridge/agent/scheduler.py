@@ -99,21 +99,18 @@ class Scheduler:
                 self.bulk_messages -= 1
                 self.pacer.landed(piece.cost, sent_at, now)
 
-    def take(self, peer: PeerLimits, now: float, *, bulk: bool) -> tuple[Stream, Sent] | None:
+    def take(self, peer: PeerLimits, now: float) -> tuple[Stream, Sent] | None:
         """Return the next frame to transmit, or None when nothing may go now.
 
         Args:
             peer: What the peer accepts.
             now: Time of transmission.
-            bulk: A bulk frame is allowed now.
         """
         if self._opens:
             return self._take_open(peer, now)
-        starving = bulk and self._since_bulk >= _STARVATION_BYTES
+        starving = self._since_bulk >= _STARVATION_BYTES
         order = (Priority.BULK, Priority.INTERACTIVE) if starving else (Priority.INTERACTIVE, Priority.BULK)
         for priority in order:
-            if priority is Priority.BULK and not bulk:
-                continue
             taken = self._take_from(priority, peer, now)
             if taken is not None:
                 return taken
