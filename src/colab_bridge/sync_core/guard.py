@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
 from colab_bridge.agent.sync.names import guard_key
@@ -179,6 +179,7 @@ _G2_PATTERNS = (
     "*.dockerfile",
     "*.mk",
 )
+_G2_PATTERN = re.compile("|".join(translate(pattern) for pattern in _G2_PATTERNS))
 _BIN_ACTIVATE = re.compile(r"^(activate|deactivate)(\..+)?$")
 # git~1 and its like: the short names Windows makes, of every guarded name (dots are dropped, six letters are kept).
 _SHORT = re.compile(r"^([^~]{1,6})~\d+(\.[^.]{0,3})?$")
@@ -216,6 +217,11 @@ def _is_g1_name(key: str) -> bool:
     return short is not None and short.group(1) in _G1_STEMS
 
 
+@lru_cache(maxsize=4096)
+def _is_g2_pattern(key: str) -> bool:
+    return _G2_PATTERN.match(key) is not None
+
+
 def _matches(keys: list[str], patterns: tuple[str, ...]) -> bool:
     path = "/".join(keys)
     return any(fnmatchcase(path, pattern) or any(fnmatchcase(key, pattern) for key in keys) for pattern in patterns)
@@ -237,7 +243,7 @@ def guard(path: str, lists: GuardLists, *, existed: bool) -> Stop | None:
     in_bin = len(keys) > 1 and keys[-2] in {"bin", "scripts"} and _BIN_ACTIVATE.match(keys[-1])
     if any(_is_g1_name(key) for key in keys) or in_workflows or in_bin or _matches(keys, lists.never):
         return Stop.GUARDED
-    review = keys[-1] in _G2_NAMES or any(fnmatchcase(key, pattern) for key in keys for pattern in _G2_PATTERNS)
+    review = keys[-1] in _G2_NAMES or any(map(_is_g2_pattern, keys))
     if review or _matches(keys, lists.review):
         return None if lists.trust and existed else Stop.REVIEW
     return None

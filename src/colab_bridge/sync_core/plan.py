@@ -207,10 +207,12 @@ def _hold(
     for path, stop in screened.items():
         parent = path.rpartition("/")[0]
         top[path] = top[parent] if screened.get(parent) is stop else path
+    together: dict[str, set[str]] = {}
+    for path, first in top.items():
+        together.setdefault(first, set()).add(path)
     held: set[str] = set()
-    for first in dict.fromkeys(top.values()):
-        paths = frozenset(path for path, above in top.items() if above == first)
-        hold = _make_hold(screened[first], Side.LOCAL, paths, groups)
+    for first, paths in together.items():
+        hold = _make_hold(screened[first], Side.LOCAL, frozenset(paths), groups)
         if hold.id in approved and hold.approvable and first.rpartition("/")[0] not in held:
             continue
         holds.append(hold)

@@ -21,6 +21,8 @@ __all__ = ["Circumstances", "Limits", "RootState", "looks_scrambled", "screen", 
 _MIB = 2**20
 _GIB = 2**30
 _SCRAMBLED_AT_LEAST = 5
+_MOST_LINKS = 10_000
+_PROOF_TURNS = 10
 _WRITES = frozenset({Action.WRITE, Action.MAKE_LINK})
 _CREATES = frozenset({Action.MAKE_FOLDER, Action.WRITE, Action.MAKE_LINK, Action.RENAME})
 
@@ -127,8 +129,13 @@ def screen(
         The stop for each held path.
     """
     held: dict[str, Stop] = {}
+    # Looked at once for each folder: a folder may have very many new names.
+    bare: dict[str, bool] = {}
     for path, group in changes.items():
-        stop = _screen_path(path, group, remote, facts) or _under_held(path, held)
+        parent = group[0].decision.origins[1].rpartition("/")[0]
+        if parent not in bare:
+            bare[parent] = bool(parent) and is_bare_repository(entry_at(remote, parent))
+        stop = _screen_path(path, group, facts, in_bare=bare[parent]) or _under_held(path, held)
         if stop is not None:
             held[path] = stop
     _hold_links(changes, local, facts, held)
@@ -141,7 +148,7 @@ def _under_held(path: str, held: Mapping[str, Stop]) -> Stop | None:
     return held.get(parent) if parent else None
 
 
-def _screen_path(path: str, group: tuple[Change, ...], remote: Directory, facts: Circumstances) -> Stop | None:
+def _screen_path(path: str, group: tuple[Change, ...], facts: Circumstances, *, in_bare: bool) -> Stop | None:
     at_home = [change for change in group if change.side is Side.LOCAL]
     if not at_home:
         return None
@@ -153,8 +160,7 @@ def _screen_path(path: str, group: tuple[Change, ...], remote: Directory, facts:
     if _replaces_guarded(at_home, facts):
         return Stop.GUARDED
     new = decision.local is None
-    parent = decision.origins[1].rpartition("/")[0]
-    if new and (is_bare_repository(decision.remote) or (parent and is_bare_repository(entry_at(remote, parent)))):
+    if new and (in_bare or is_bare_repository(decision.remote)):
         return Stop.GUARDED
     creates = any(change.action in _CREATES for change in at_home)
     if creates and (new or decision.old_names) and check_path(path) is not None:
@@ -182,11 +188,13 @@ def _hold_links(
     if not any(_touches_links(change) for group in at_home.values() for change in group):
         return
     old_links = {path for path, entry in walk(local) if isinstance(entry, Link)}
-    while True:
+    for turn in range(_PROOF_TURNS):
         accepted = [change for path, group in at_home.items() if path not in held for change in group]
         planned = apply_changes(local, accepted, Side.LOCAL)
         ours = {c.path for c in accepted if c.action is Action.MAKE_LINK}
-        suspects = _unproved(planned, local, ours | old_links, ours, facts)
+        # A proof costs time, so there is a bound on their number and on the turns: beyond it no link is made.
+        endless = len(ours) > _MOST_LINKS or turn == _PROOF_TURNS - 1
+        suspects = ours if endless else _unproved(planned, local, ours | old_links, ours, facts)
         guilty = suspects & {path for path in at_home if path not in held}
         if not guilty:
             return

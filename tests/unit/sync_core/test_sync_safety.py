@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -379,3 +380,15 @@ def test_a_folder_under_which_something_is_held_stays():
     after = plan.after(Side.LOCAL, base)
     assert leaves(after) == leaves(tree("d/Makefile=1,k=1"))
     assert entry_at(plan.next_base(), "d/Makefile") == file("1")
+
+
+def test_more_links_than_anybody_can_check_are_not_made():
+    plan = plan_sync(EMPTY, EMPTY, linked(*[(f"l{n}", "f") for n in range(10_001)], files="f=1"))
+    assert leaves(plan.after(Side.LOCAL, EMPTY)) == leaves(tree("f=1"))
+
+
+def test_a_wide_folder_costs_time_in_proportion():
+    started = time.perf_counter()
+    plan = plan_sync(EMPTY, EMPTY, tree("k=1," + many(20_000, folder="d/")))
+    assert len(plan.changes) == 20_002
+    assert time.perf_counter() - started < 20

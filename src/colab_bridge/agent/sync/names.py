@@ -132,8 +132,9 @@ def check_path(path: str) -> NameFault | None:
         faults.add(NameFault.HOME)
     if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
         faults.add(NameFault.LONG_PATH)
+    faults.discard(None)
     # Members stand in the order of their weight.
-    return next((fault for fault in NameFault if fault in faults), None)
+    return None if not faults else next((fault for fault in NameFault if fault in faults), None)
 
 
 def check_target(target: str) -> NameFault | None:
