@@ -76,6 +76,7 @@ class HostileLink(RuleBasedStateMachine):
         self.swallow = False
         self.old: list[tuple[str, int, bytes]] = []
         self.reconnect()
+        self.flow(quick=True)
 
     def new_side(self, role):
         return Side(role, self.now, self.random.getrandbits(32))
@@ -87,9 +88,8 @@ class HostileLink(RuleBasedStateMachine):
 
     # -- applications
 
-    @rule(role=ROLES, bulk=st.booleans(), resume_from=st.integers(1, 5))
-    def open(self, role, bulk, resume_from):
-        side = self.sides[role]
+    def open(self, side):
+        bulk, resume_from = self.chance(0.4), self.random.randint(1, 5)
         name = f"s{self.fresh_uid()}"
         try:
             stream = side.channel.open_stream(
@@ -108,13 +108,12 @@ class HostileLink(RuleBasedStateMachine):
         side.partial.pop(stream, None)
         side.closed.discard(stream)
 
-    @rule(role=ROLES, size=st.sampled_from([0, 1, 700, 999, 1000, 1001, 4500, 30_000]), data=st.data())
-    def send(self, role, size, data):
-        side = self.sides[role]
+    def send(self, side):
+        size = self.random.choice([0, 1, 700, 999, 1000, 1001, 4500, 30_000])
         streams = [stream for stream in side.sent if stream not in side.closed]
         if not streams:
             return
-        stream = data.draw(st.sampled_from(streams))
+        stream = self.random.choice(streams)
         uid = self.fresh_uid(size)
         payload = bytes([uid % 256]) * size
         room = side.channel.can_send(stream, size + len(f'{{"u":{uid}}}'))
@@ -126,28 +125,24 @@ class HostileLink(RuleBasedStateMachine):
         assert room
         side.sent[stream].append(uid)
 
-    @rule(role=ROLES, data=st.data())
-    def close_stream(self, role, data):
-        side = self.sides[role]
+    def close_stream(self, side):
         streams = [stream for stream in side.sent if stream not in side.closed]
         if streams:
-            stream = data.draw(st.sampled_from(streams))
+            stream = self.random.choice(streams)
             side.channel.close_stream(stream)
             side.closed.add(stream)
 
-    @rule(role=ROLES, data=st.data())
-    def consume(self, role, data):
-        side = self.sides[role]
+    def consume(self, side):
         streams = [stream for stream, waiting in side.unread.items() if waiting]
         if streams:
-            stream = data.draw(st.sampled_from(streams))
-            for _ in range(data.draw(st.integers(1, len(side.unread[stream])))):
+            stream = self.random.choice(streams)
+            for _ in range(self.random.randint(1, len(side.unread[stream]))):
                 seq = side.unread[stream].popleft()
             side.channel.consumed(stream, seq)
 
-    @rule(role=ROLES, bulk=st.booleans(), size=st.sampled_from([0, 10, 1900]), seconds=st.floats(0.01, 60))
-    def call(self, role, bulk, size, seconds):
-        side = self.sides[role]
+    def call(self, side):
+        bulk, size = self.chance(0.4), self.random.choice([0, 10, 1900])
+        seconds = self.random.choice([0.05, 2, 60])
         uid = self.fresh_uid(size)
         try:
             call = side.channel.call("m", {"u": uid}, b"c" * size, deadline=self.now + seconds, bulk=bulk)
@@ -155,9 +150,7 @@ class HostileLink(RuleBasedStateMachine):
             return
         side.calls[call] = uid
 
-    @rule(role=ROLES)
-    def notify(self, role):
-        side = self.sides[role]
+    def notify(self, side):
         uid = self.fresh_uid()
         try:
             side.channel.notify("n", {"u": uid})
@@ -165,20 +158,16 @@ class HostileLink(RuleBasedStateMachine):
             return
         side.notifications.append(uid)
 
-    @rule(role=ROLES, data=st.data())
-    def cancel(self, role, data):
-        side = self.sides[role]
+    def cancel(self, side):
         running = [call for call in side.calls if call not in side.ended]
         if running:
-            assert side.channel.cancel(data.draw(st.sampled_from(running)))
+            assert side.channel.cancel(self.random.choice(running))
             self.take(side)
 
-    @rule(role=ROLES, data=st.data(), well=st.booleans())
-    def answer(self, role, data, well):
-        side = self.sides[role]
+    def answer(self, side):
         if side.serving:
-            call = data.draw(st.sampled_from(sorted(side.serving)))
-            self.end_call(side, call, well=well)
+            call = self.random.choice(sorted(side.serving))
+            self.end_call(side, call, well=self.chance(0.8))
 
     def end_call(self, side, call, *, well):
         uid = side.serving[call]
@@ -191,15 +180,87 @@ class HostileLink(RuleBasedStateMachine):
             return
         del side.serving[call]
 
+    def chance(self, share):
+        return self.random.random() < share
+
+    # Every step draws its moves from a seed, so that one step can be a whole stretch of traffic.
+
+    @rule(seed=st.integers(0, 2**32), moves=st.integers(1, 80), luck=st.sampled_from([0.85, 0.95, 1.0]))
+    def traffic(self, seed, moves, luck):
+        self.random.seed(seed)
+        for _ in range(moves):
+            for role in OTHER:
+                self.act(self.sides[role])
+                if self.chance(0.7):
+                    self.transmit(role)
+                while self.wire[role] and self.chance(0.7):
+                    self.deliver(role, self.random.randint(1, 2000) if self.chance(0.4) else None)
+            if not self.chance(luck):
+                self.have_trouble()
+            elif not all(side.channel.is_up for side in self.sides.values()) and self.chance(0.15):
+                self.reconnect(self.random.choice(["both", "client", "server", "none"]))
+            self.wait(self.random.choice([0.001, 0.02, 0.3]))
+            self.bounds_hold()
+            self.check_prefixes()
+
+    def act(self, side):
+        acts = {
+            self.send: 8,
+            self.consume: 5,
+            self.answer: 5,
+            self.call: 4,
+            self.notify: 2,
+            self.open: 1.5,
+            self.cancel: 1,
+            self.close_stream: 0.7,
+        }
+        self.random.choices(list(acts), list(acts.values()))[0](side)
+
+    def have_trouble(self):
+        role = self.random.choice(["client", "server"])
+        kind = self.random.choice(["cut", "cut", "lose", "twice", "swap", "swallow", "old", "die"])
+        if kind == "cut":
+            self.reconnect(self.random.choice(["both", "client", "server", "none"]))
+        elif kind == "die" and self.chance(0.3):
+            self.restart(role)
+        elif kind != "die":
+            self.trouble(role, kind)
+
+    @rule(role=ROLES, tell=st.sampled_from(["both", "client", "server", "none"]), seed=st.integers(0, 2**32))
+    def cut(self, role, tell, seed):
+        self.random.seed(seed)
+        self.reconnect(tell)
+        if self.chance(0.8):
+            self.flow(quick=True)
+
+    def trouble(self, role, kind):
+        if self.chance(0.5):
+            self.transmit(role)
+        {
+            "lose": self.lose_in_the_middle,
+            "twice": self.deliver_twice,
+            "swap": self.swap,
+            "swallow": self.black_hole,
+            "old": lambda _: self.old_connection_speaks(),
+        }[kind](role)
+
+    @rule(seconds=st.sampled_from([0.1, 2, 7]))
+    def silence(self, seconds):
+        self.wait(seconds)
+
+    @rule(role=ROLES, early=st.booleans())
+    def die(self, role, early):
+        self.restart(role)
+        if not early:
+            self.flow(quick=True)
+
     # -- the link
 
-    @rule(role=ROLES)
     def transmit(self, role):
         data = self.sides[role].channel.data_to_send(self.now)
         if data and not self.swallow:
             self.wire[role].append(data)
 
-    @rule(role=ROLES, part=st.one_of(st.just(None), st.integers(1, 500)))
     def deliver(self, role, part):
         if self.wire[role]:
             data = self.wire[role].popleft()
@@ -217,7 +278,6 @@ class HostileLink(RuleBasedStateMachine):
         receiver.channel.receive(receiver.link if link is None else link, data, self.now)
         self.take(receiver)
 
-    @rule(quick=st.booleans())
     def flow(self, quick):
         """A stretch of good luck, so that runs get somewhere."""
         for _ in range(3 if quick else 12):
@@ -226,39 +286,33 @@ class HostileLink(RuleBasedStateMachine):
                 while self.wire[role]:
                     self.deliver(role, None)
 
-    @rule(role=ROLES)
     def lose_in_the_middle(self, role):
         """ZMQ drops whole messages without a word when too many wait."""
         if self.wire[role] and not self.partly[role]:
             self.wire[role].popleft()
 
-    @rule(role=ROLES)
     def deliver_twice(self, role):
         if self.wire[role] and not self.partly[role]:
             self.wire[role].appendleft(self.wire[role][0])
 
-    @rule(role=ROLES)
     def swap(self, role):
         if len(self.wire[role]) > 1 and not self.partly[role]:
             self.wire[role][0], self.wire[role][1] = self.wire[role][1], self.wire[role][0]
 
-    @rule()
-    def black_hole(self):
+    def black_hole(self, role):
         self.swallow = True
         for wire in self.wire.values():
             wire.clear()
 
-    @rule(data=st.data())
-    def old_connection_speaks(self, data):
+    def old_connection_speaks(self):
         """What an earlier connection had carried arrives again, over the old transport or inside the new one."""
         if self.old:
-            role, link, raw = data.draw(st.sampled_from(self.old))
+            role, link, raw = self.random.choice(self.old)
             receiver = self.sides[OTHER[role]]
             if link != receiver.link:
                 receiver.channel.receive(link, raw, self.now)
             self.take(receiver)
 
-    @rule(tell=st.sampled_from(["both", "client", "server", "none"]))
     def reconnect(self, tell="both"):
         for role, side in self.sides.items():
             if tell in ("both", role):
@@ -275,7 +329,6 @@ class HostileLink(RuleBasedStateMachine):
             self.take(side)
         self.swallow = False
 
-    @rule(seconds=st.floats(0.001, 8))
     def wait(self, seconds):
         until = self.now + seconds
         while self.now < until:
@@ -285,7 +338,6 @@ class HostileLink(RuleBasedStateMachine):
                 side.channel.tick(self.now)
                 self.take(side)
 
-    @rule(role=ROLES)
     def restart(self, role):
         self.sides[role] = self.new_side(role)
         self.reconnect()
@@ -417,7 +469,12 @@ class HostileLink(RuleBasedStateMachine):
             return
         self.wait(0.01)
         self.reconnect()
-        for _ in range(60):
+        for _ in range(500):
+            if all(
+                side.channel.is_up and not side.channel.unsent_bytes and side.ended == set(side.calls)
+                for side in self.sides.values()
+            ):
+                break
             self.flow(quick=True)
             for side in self.sides.values():
                 if not side.channel.is_up:
@@ -429,6 +486,9 @@ class HostileLink(RuleBasedStateMachine):
                 for call in sorted(side.serving):
                     self.end_call(side, call, well=True)
             self.wait(0.05)
+        self.flow(quick=False)
+        self.wait(0.05)
+        self.flow(quick=False)
         for side in self.sides.values():
             assert side.channel.is_up
             assert side.ended == set(side.calls), "a call has no end"
@@ -444,7 +504,7 @@ class HostileLink(RuleBasedStateMachine):
 
 HostileLink.TestCase.settings = settings(
     max_examples=25,
-    stateful_step_count=50,
+    stateful_step_count=5,
     report_multiple_bugs=False,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
