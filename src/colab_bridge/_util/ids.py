@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 
 __all__ = ["new_id"]
@@ -14,7 +14,7 @@ def new_id(prefix: str) -> str:
     Args:
         prefix: What is named, for example ``run``.
     """
-    return f"{prefix}-{_base36(time.time_ns() // 1_000_000)}-{secrets.token_hex(5)}"
+    return f"{prefix}-{_base36(time.time_ns() // 1_000_000)}-{os.urandom(5).hex()}"
 
 
 def _base36(number: int) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 from colab_bridge.cli.console import Console
 
 __all__ = ["read_answer"]
 
 
-def read_answer(console: Console, prompt: str, *, password: bool) -> tuple[str, bool]:
+def read_answer(console: Console, prompt: str, *, password: bool, wait: Callable[[TextIO], None]) -> tuple[str, bool]:
     """Get one line for the program: from the person at the terminal, or the next line of a pipe.
 
     Args:
         console: The terminal.
         prompt: What the program asks.
         password: Whether the answer must not be seen; a pipe is read all the same.
+        wait: Returns when a terminal has a line, or raises what ends the wait.
 
     Returns:
         The line without its end, and whether the input has ended.
@@ -30,6 +33,8 @@ def read_answer(console: Console, prompt: str, *, password: bool) -> tuple[str, 
             return "", True
     if prompt:
         console.err(prompt)
+    if sys.stdin is not None and console.in_tty:
+        wait(sys.stdin)
     line = sys.stdin.readline() if sys.stdin is not None else ""
     if not line:
         return "", True

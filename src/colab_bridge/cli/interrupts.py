@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 __all__ = ["Interrupts"]
 
@@ -54,6 +56,16 @@ class Interrupts:
         with contextlib.suppress(OSError):
             while self.wake.recv(64):
                 pass
+
+    def wait_for(self, terminal: TextIO) -> None:
+        """Wait until a terminal has a line to read; inside :meth:`raising`, a Ctrl-C ends the wait.
+
+        Reading at once would miss a Ctrl-C that comes in the instant before the system call begins. Consoles of Windows
+        end their read by themselves.
+        """
+        if os.name == "posix":
+            sources: list[TextIO | socket.socket] = [terminal, self.wake]
+            select.select(sources, [], [])
 
     def reset(self) -> None:
         """Forget what was pressed: the next Ctrl-C is a first one again."""

@@ -96,6 +96,8 @@ class _Watcher:
             event = self._next()
             if self._interrupts.count and self._sent_at is None:
                 self._first_interrupt()
+                if event is not None and event["type"] == "input_request":
+                    continue  # nobody waits for this answer any more
             if event is not None:
                 self._handle(event)
             else:
@@ -147,9 +149,8 @@ class _Watcher:
     def _answer(self, event: Event) -> None:
         try:
             with self._interrupts.raising():
-                value, ended = read_answer(
-                    self._console, str(event.get("prompt", "")), password=bool(event.get("password"))
-                )
+                prompt, password = str(event.get("prompt", "")), bool(event.get("password"))
+                value, ended = read_answer(self._console, prompt, password=password, wait=self._interrupts.wait_for)
         except KeyboardInterrupt:
             # The first Ctrl-C while a line is read: for the program, which waits in input().
             self._console.err("\n")

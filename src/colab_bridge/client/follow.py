@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from colab_bridge._util.ids import new_id
 from colab_bridge.client.connect import revive
 from colab_bridge.client.daemon import DaemonClient, Event, EventStream, segment
 from colab_bridge.errors import ColabBridgeError, TransientError
@@ -51,7 +52,8 @@ class RunFollower:
         self.cursor = after
         self.finished = False
         self.run_id = run if isinstance(run, str) else None
-        self._request = None if isinstance(run, str) else dict(run)
+        # The id is made here, so that a request may be sent again when the daemon died before it answered.
+        self._request = None if isinstance(run, str) else {"run_id": new_id("run"), **run}
         self._reconnect = reconnect or revive
         self._stream: EventStream | None = None
         self._lost_at: float | None = None
@@ -82,8 +84,7 @@ class RunFollower:
 
         Raises:
             ColabBridgeError: what the daemon reported instead of events.
-            TransientError: the daemon went away before the run had begun, was stopped on purpose, or is not back in
-                time.
+            TransientError: the daemon was stopped on purpose, or is not back in time.
         """
         deadline = time.monotonic() + timeout_s
         while not self.finished:
@@ -92,8 +93,6 @@ class RunFollower:
             except TransientError as error:
                 if error.code != "CB-TRANSIENT-DAEMON":
                     raise
-                if self.run_id is None:
-                    raise _gone_too_early() from error
                 return self._come_back()
             if event is None:
                 return self._ended() if self._stream is not None and self._stream.ended else None
@@ -126,7 +125,7 @@ class RunFollower:
         """The stream ended in good order without ``finished``: the run has no such entry, or the daemon is ending."""
         self.close()
         if self.run_id is None:
-            raise _gone_too_early()
+            return self._come_back()
         try:
             run = self.client.get(f"/v1/runs/{segment(self.run_id)}")
         except TransientError:
@@ -161,14 +160,6 @@ class RunFollower:
             raise _stopped(self.run_id)
         text = "the daemon went away and is back; going on where it was"
         return {"type": "link", "state": "reconnecting", "text": text} if first else None
-
-
-def _gone_too_early() -> TransientError:
-    return TransientError(
-        "the daemon went away before the run had begun",
-        hint="See whether it runs nevertheless: colab-bridge status",
-        code="CB-TRANSIENT-BEGIN",
-    )
 
 
 def _stopped(run_id: str | None) -> TransientError:

@@ -58,11 +58,15 @@ class NotebookRequest(BaseModel):
 
 
 class RunRequest(BaseModel):
-    """A request to run something; see ``docs/design/daemon-api.md``."""
+    """A request to run something; see ``docs/design/daemon-api.md``.
+
+    With a ``run_id`` of the caller's making the request can be sent again when nobody knows whether it arrived.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     kind: RunKind
+    run_id: str | None = Field(default=None, pattern=r"^run-[a-z0-9-]{8,60}$")
     project: str
     cwd: str
     session: str | None = None
@@ -109,4 +113,4 @@ class RunRequest(BaseModel):
 
     def stored(self) -> dict[str, Any]:
         """Return the request as it is kept with the run: without the caller's environment and provider options."""
-        return self.model_dump(mode="json", exclude={"env", "options"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"env", "options", "run_id"}, exclude_none=True)

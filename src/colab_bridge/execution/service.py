@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -80,6 +81,7 @@ class RunService:
         self._active: dict[str, _Active] = {}
         self._starting: set[Path] = set()
         self._kernel_locks: dict[str, anyio.Lock] = {}
+        self._request_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     # -- showing ---------------------------------------------------------------------------------------------
 
@@ -124,8 +126,15 @@ class RunService:
         Raises:
             ColabBridgeError: it cannot be started; nothing was run then.
         """
-        with self._claim(request.notebook):
-            return await self._start(request)
+        if request.run_id is None:
+            with self._claim(request.notebook):
+                return await self._start(request)
+        async with self._request_locks.setdefault(request.run_id, anyio.Lock()):
+            # The caller did not hear of us the first time: it is the same run.
+            if known := self._store.run(request.run_id):
+                return known
+            with self._claim(request.notebook):
+                return await self._start(request)
 
     @contextlib.contextmanager
     def _claim(self, part: NotebookRequest | None) -> Iterator[None]:
@@ -163,7 +172,7 @@ class RunService:
         hub = self._pool.hub(prepared.kernel.id)
         settings = self._sessions.settings(request.project, request.env)
         run = Run(
-            id=new_id("run"),
+            id=request.run_id or new_id("run"),
             session=session.name,
             kernel=prepared.kernel.id,
             kind=request.kind,
@@ -217,6 +226,12 @@ class RunService:
                 log.warning("run not taken up", extra={"run": run.id, "reason": str(error)[:200]})
                 reason = error.message if isinstance(error, ColabBridgeError) else type(error).__name__
                 self._finish_offline(run, reason)
+        used = {run.kernel for run in self._store.runs(status=RunStatus.RUNNING, limit=1000)}
+        for kernel in kernels:
+            # Made for a program by a daemon that died before the program was on it.
+            if kernel.purpose is KernelPurpose.SCRIPT and kernel.id not in used:
+                with contextlib.suppress(ColabBridgeError):
+                    await self._pool.delete(kernel.id)
 
     async def _go_on(self, run: Run, living: set[str]) -> None:
         request = RunRequest.model_validate({k: v for k, v in run.spec.items() if k in RunRequest.model_fields})

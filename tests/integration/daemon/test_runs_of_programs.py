@@ -262,3 +262,15 @@ def test_a_run_id_that_does_not_exist_is_a_user_error(home: DaemonHome) -> None:
     with pytest.raises(UserError, match="no run has the id") as caught:
         home.view("run-nothing")
     assert caught.value.hint
+
+
+def test_a_request_that_is_sent_again_with_its_id_is_one_run(home: DaemonHome) -> None:
+    request = {
+        **home.request("code", code="seen = globals().get('seen', 0) + 1; print(seen)"),
+        "run_id": "run-sent-twice-1",
+    }
+    client = home.client()
+    first = client.post("/v1/runs", request)
+    again = client.post("/v1/runs", request)
+    assert first["id"] == again["id"] == "run-sent-twice-1"
+    assert home.follow("run-sent-twice-1").text() == "1\n"

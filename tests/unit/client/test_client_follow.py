@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,11 +72,13 @@ def test_following_can_begin_in_the_middle(server: ScriptedServer) -> None:
     assert seqs(follow(server, "run-1", after=7)) == [8, 9]
 
 
-def test_a_request_is_never_sent_twice(server: ScriptedServer) -> None:
-    server.replies["POST /v1/runs"] = [STREAM_HEAD + b"10\r\n{"]
-    with pytest.raises(TransientError, match="before the run had begun"):
-        follow(server, {"kind": "code", "code": "x"})
-    assert server.requests == ["POST /v1/runs?follow=1"]
+def test_a_request_whose_answer_was_cut_is_sent_again_as_the_same_run(server: ScriptedServer) -> None:
+    server.replies["POST /v1/runs"] = [STREAM_HEAD + b"10\r\n{", STREAM_HEAD + chunk(STARTED, FINISHED) + STREAM_END]
+    events = follow(server, {"kind": "code", "code": "x"})
+    assert [event["type"] for event in events] == ["link", "started", "finished"]
+    first, second = (json.loads(body) for body in server.bodies)
+    assert first == second
+    assert first["run_id"].startswith("run-")
 
 
 def test_a_run_that_no_daemon_saw_end_is_finished_from_its_status(server: ScriptedServer) -> None:
