@@ -260,6 +260,8 @@ class Machine:
                     return  # sent again, because the last acknowledgement of a finished stream was lost
                 if frame.kind is not FrameType.OPEN or frame.seq:
                     raise LinkGap(f"stream {frame.stream} was never opened")
+                if frame.number != self._table.highest_of_peer and frame.stream > self._table.highest_of_peer:
+                    raise LinkGap(f"the stream before {frame.stream} was never opened")
                 known = self._table.receive_open(frame)
             stream = known
         counts = frame.kind not in (FrameType.OPEN, FrameType.CLOSE)

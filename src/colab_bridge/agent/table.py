@@ -49,6 +49,7 @@ class StreamTable:
         self.parity = parity
         self._next = FIRST_STREAM + parity + 2 * first
         self._first = self._next
+        self._last_opened = 0
         self._limits = limits
         self._scheduler = scheduler
         self._emit = emit
@@ -101,7 +102,9 @@ class StreamTable:
         )
         self._next += 2
         self.streams[stream.stream] = stream
-        stream.sender.push(Message(kind=FrameType.OPEN, number=0, header=header))
+        # The number names the stream opened before it, so that the peer sees when an OPEN between got lost.
+        stream.sender.push(Message(kind=FrameType.OPEN, number=self._last_opened, header=header))
+        self._last_opened = stream.stream
         self._scheduler.open(stream)
         return stream.stream
 
@@ -273,6 +276,7 @@ class StreamTable:
         )
         self.streams.clear()
         self.highest_of_peer = 0
+        self._last_opened = 0
         return lost
 
 

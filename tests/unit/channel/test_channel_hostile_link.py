@@ -402,7 +402,7 @@ class HostileLink(RuleBasedStateMachine):
 
     def on_CallError(self, side, event):
         uid = self.call_ended(side, event)
-        assert event.code in ("deadline", "reset") or event.message == str(uid)
+        assert event.code in ("deadline", "reset") or event.message == str(uid), (event, uid)
 
     on_CallCancelled = call_ended
 

@@ -77,6 +77,7 @@ class Attacker:
         self.victim = self.pair.ends[role]
         self.first_own = 2 if role == "server" else 3
         self.seqs: dict[int, int] = {}
+        self.opened = 0
 
     @property
     def epoch(self) -> int:
@@ -94,7 +95,8 @@ class Attacker:
     def open(self, stream: int | None = None) -> int:
         stream = self.first_own if stream is None else stream
         header = dump_object({"name": "s", "params": {}, "priority": 0, "from": 1})
-        self.send(Frame(FrameType.OPEN, stream=stream, header=header))
+        self.send(Frame(FrameType.OPEN, stream=stream, number=self.opened, header=header))
+        self.opened = stream
         return stream
 
     def closed(self) -> ChannelClosed:

@@ -4,6 +4,7 @@ import pytest
 
 from channel_pair import Pair
 from colab_bridge.agent.events import (
+    LinkDead,
     LinkUp,
     PeerReset,
     Priority,
@@ -311,6 +312,17 @@ def test_as_many_streams_as_agreed_can_be_opened_again_and_again():
         pair.pump()
     assert not pair.client.is_closed
     assert not pair.server.is_closed
+
+
+def test_an_opening_that_is_lost_inside_a_link_is_noticed_by_the_next_one():
+    pair = Pair().up()
+    first = pair.client.open_stream("first")
+    pair.client.data_to_send(pair.now)
+    second = pair.client.open_stream("second")
+    pair.pump()
+    assert pair.of("server", LinkDead)[-1].reason == "gap"
+    pair.up()
+    assert [event.stream for event in pair.of("server", StreamOpened)] == [first, second]
 
 
 @pytest.mark.parametrize("lost_role", ["client", "server"])
