@@ -224,3 +224,30 @@ def test_a_closed_channel_takes_anything_without_a_word():
     assert pair.client.next_deadline() is None
     assert pair.client.data_to_send(pair.now) == b""
     assert pair.client.next_event() is None
+
+
+def test_what_a_dead_daemon_had_said_is_not_taken_for_words_of_the_new_one():
+    pair = Pair().up()
+    pair.client.notify("old")
+    late = pair.client.data_to_send(pair.now)
+    pair.cut()
+    pair.restart("client")
+    pair.up()
+    pair.server.receive(2, late, pair.now)
+    pair.client.notify("new")
+    pair.pump()
+    assert [event.method for event in pair.events["server"] if hasattr(event, "method")] == ["new"]
+
+
+def test_a_first_handshake_whose_end_was_lost_is_no_reset():
+    pair = Pair()
+    stream = pair.client.open_stream("a")
+    pair.connect()
+    pair.server.receive(1, pair.client.data_to_send(pair.now), pair.now)
+    pair.client.receive(1, pair.server.data_to_send(pair.now), pair.now)
+    assert pair.client.is_up
+    pair.client.data_to_send(pair.now)
+    pair.cut()
+    pair.up()
+    assert not pair.of("client", PeerReset)
+    assert set(pair.server._table.streams) == {stream}
