@@ -38,6 +38,7 @@ class ScriptedUpstream:
         self.sent: list[RawMessage] = []
         self.busy = False
         self.refuse = False
+        self.reconnected = False
         self.on_send: Callable[[RawMessage], None] | None = None
         self.events: UpstreamEvents | None = None
 
@@ -51,6 +52,9 @@ class ScriptedUpstream:
         self.sent.append(message)
         if self.on_send is not None:
             self.on_send(message)
+
+    def reconnect(self) -> None:
+        self.reconnected = True
 
     def set_busy(self, busy: bool) -> None:
         self.busy = busy

@@ -332,6 +332,9 @@ class HubKernel:
             self._fence.clear()
             self._held.clear()
             self.note({"type": "restarted", "text": "the kernel was restarted; its variables are gone"})
+            # Servers make sure at the start of a connection, and only then, that they hear what the kernel publishes.
+            self._upstream.set_busy(False)
+            self._upstream.reconnect()
         finally:
             self._expect_death = False
             self._refresh_state()

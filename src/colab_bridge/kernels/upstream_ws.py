@@ -112,6 +112,8 @@ class WebSocketUpstream:
         self._said_at = self._sent_at = self._checked_at = float("-inf")
         self._check_after_s = FIRST_CHECK_S
         self._told: tuple[LinkState, str] | None = None
+        self._connection: KernelSocket | None = None
+        self._on_purpose = False
 
     # -- the port --------------------------------------------------------------------------------------------
 
@@ -137,6 +139,12 @@ class WebSocketUpstream:
         self._queue.append(message)
         self._queued_bytes += size
         self._wake_writer.set()
+
+    def reconnect(self) -> None:
+        """Make the connection anew, because the kernel was restarted on purpose and is another process now."""
+        if self._connection is not None:
+            self._on_purpose = True
+            self._connection.transport.abort()
 
     def set_busy(self, busy: bool) -> None:
         """Say whether the kernel executes something: then it is pinged, and a cut may lose output."""
@@ -167,8 +175,10 @@ class WebSocketUpstream:
                 if last.end is LinkEnd.GONE:
                     self._tell(events, LinkState.GONE, last.text)
                     return
-                if last.lasted_s >= STABLE_S:
+                if last.lasted_s >= STABLE_S or self._on_purpose:
                     delays = self._backoff()
+                if self._on_purpose:
+                    continue
             await anyio.sleep(next(delays))
 
     # -- between connections ---------------------------------------------------------------------------------
@@ -205,7 +215,8 @@ class WebSocketUpstream:
         """Carry messages until the connection ends, and say how it did."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self._went_silent = False
+        self._went_silent = self._on_purpose = False
+        self._connection = connection
         self._pings.reconnected()
         try:
             if gap:
@@ -223,12 +234,13 @@ class WebSocketUpstream:
                 if end is not LinkEnd.GONE:
                     self._tell(events, LinkState.RECONNECTING, text)
         finally:
+            self._connection = None
             with anyio.move_on_after(CLOSING_S, shield=True):
                 await connection.close()
         return _Ended(
             end=end,
             text=text,
-            active=self._busy.is_set() or ended_at - self._background_at < BACKGROUND_S,
+            active=not self._on_purpose and (self._busy.is_set() or ended_at - self._background_at < BACKGROUND_S),
             unlimited=endpoint.unlimited_output,
             in_flight=not is_loopback(endpoint) or ended_at - connection.last_heard < IN_FLIGHT_S,
             lasted_s=ended_at - started,
@@ -262,6 +274,8 @@ class WebSocketUpstream:
         events.message(message)
 
     def _how_it_ended(self, error: ConnectionClosed) -> tuple[LinkEnd, str]:
+        if self._on_purpose:
+            return LinkEnd.BROKEN, "the kernel was restarted"
         if self._gone:
             return LinkEnd.GONE, "the kernel does not exist on the server any more"
         if self._went_silent:

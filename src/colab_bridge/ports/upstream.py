@@ -62,6 +62,10 @@ class Upstream(Protocol):
         """
         ...
 
+    def reconnect(self) -> None:
+        """Make the connection anew, because the kernel was restarted on purpose and is another process now."""
+        ...
+
     def set_busy(self, busy: bool) -> None:
         """Tell the link whether the kernel executes something, which decides about its pings."""
         ...

@@ -207,6 +207,14 @@ def test_a_session_restart_forgets_the_variables(home: DaemonHome) -> None:
     assert home.code("print('gone' in globals())").text() == "False\n"
 
 
+def test_the_first_output_after_each_of_five_restarts_arrives(home: DaemonHome) -> None:
+    session = home.view(home.code("1").run_id)["session"]
+    for n in range(5):
+        home.client().post(f"/v1/sessions/{session}/restart")
+        seen = home.code(f"print({n})")
+        assert (seen.text(), seen.of("lost")) == (f"{n}\n", [])
+
+
 def test_runs_on_one_kernel_wait_for_one_another_and_keep_their_outputs(home: DaemonHome) -> None:
     runs = [home.start("code", code=f"import time; time.sleep(0.2); print('run {n}')") for n in range(4)]
     assert [home.follow(run["id"]).text() for run in runs] == [f"run {n}\n" for n in range(4)]

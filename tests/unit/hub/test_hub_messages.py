@@ -115,6 +115,7 @@ async def test_a_restart_on_purpose_is_no_death(scene: Scene) -> None:
         scene.say(from_kernel("iopub", "status", {"execution_state": "restarting"}, ""))
     assert scene.hub.state is KernelState.IDLE
     assert [note["type"] for note in scene.notes()] == ["restarted"]
+    assert scene.upstream.reconnected
 
 
 async def test_a_restart_that_fails_leaves_the_execution_under_way(scene: Scene) -> None:
