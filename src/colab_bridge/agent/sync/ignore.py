@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from .names import guard_key
 from .patterns import Matcher, escape_pattern, parse_rules
+from .reasons import Reason
 from .tree import Directory, Entry, join
-
-if TYPE_CHECKING:
-    from typing import Self
 
 __all__ = [
     "BUILT_IN",
@@ -135,7 +132,7 @@ class Standing(str, Enum):
     IGNORED = "ignored"
 
 
-class Cause(str, Enum):
+class Cause(Reason):
     """Which list decided, with a sentence for people."""
 
     DEFAULT = "default", "it is part of the project"
@@ -144,15 +141,6 @@ class Cause(str, Enum):
     SECRET = "secret", "it may hold a secret"
     OWN = "own", ".colabbridgeignore decides"
     GIT = "git", "Git ignores it"
-
-    sentence: str
-
-    def __new__(cls, value: str, sentence: str) -> Self:
-        """Keep the sentence beside the value."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from typing import Self
+from .reasons import Reason
 
 __all__ = [
     "EMPTY",
@@ -41,7 +38,7 @@ __all__ = [
 _PERSON = b"cb-sync-tree-1"
 
 
-class Why(str, Enum):
+class Why(Reason):
     """Reason for which an entry is there but does not travel (``X`` in the rules), with a sentence for people."""
 
     SPECIAL = "special", "it is a device, a socket or a pipe"
@@ -55,15 +52,6 @@ class Why(str, Enum):
     LINK_OUTSIDE = "link-outside", "the link does not provably stay inside the folder"
     OTHER_DEVICE = "other-device", "it lies on another device"
     MAPPED = "mapped", "a program has it mapped into memory"
-
-    sentence: str
-
-    def __new__(cls, value: str, sentence: str) -> Self:
-        """Keep the sentence beside the value."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        return member
 
 
 @dataclass(frozen=True, slots=True)
