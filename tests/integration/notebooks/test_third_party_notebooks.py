@@ -53,7 +53,7 @@ def kinds(cell: Cell) -> list[tuple[Any, ...]]:
 def by_nbclient(path: Path) -> list[Cell]:
     """Return the cells as plain nbclient executes them.
 
-    It is the measure here, not what is tested: on a busy machine it now and then misses the end of a cell, and is asked again.
+    It is the measure here, not what is tested: now and then it misses the end of a cell, and is asked again.
     """
     for _ in range(3):
         notebook = nbformat.read(path, as_version=4)
