@@ -57,7 +57,8 @@ def test_the_suite_runs_completely_and_skips_nothing(plain: dict[str, str], prox
     assert len([name for name in proxied if " " in name]) >= SUBTESTS
 
 
-def test_what_fails_fails_in_the_same_way_with_plain_ipykernel(plain: dict[str, str], proxied: dict[str, str]) -> None:
+def test_what_fails_fails_with_plain_ipykernel_too(plain: dict[str, str], proxied: dict[str, str]) -> None:
+    # Not the other way round: plain ipykernel misses its own welcome now and then on a busy machine.
     failed = {name for name, outcome in proxied.items() if outcome != "passed"}
-    assert failed == {name for name, outcome in plain.items() if outcome != "passed"}
+    assert failed <= {name for name, outcome in plain.items() if outcome != "passed"}
     assert all(KNOWN in name for name in failed)

@@ -157,8 +157,8 @@ def _screen_path(path: str, group: tuple[Change, ...], facts: Circumstances, *, 
     for name in sorted(names):
         if (stop := guard(name, facts.guards, existed=decision.base is not None)) is not None:
             return stop
-    if _replaces_guarded(at_home, facts):
-        return Stop.GUARDED
+    if (stop := _stop_below(at_home, facts)) is not None:
+        return stop
     new = decision.local is None
     if new and (in_bare or is_bare_repository(decision.remote)):
         return Stop.GUARDED
@@ -170,14 +170,15 @@ def _screen_path(path: str, group: tuple[Change, ...], facts: Circumstances, *, 
     return None
 
 
-def _replaces_guarded(changes: Iterable[Change], facts: Circumstances) -> bool:
-    """A folder that is replaced as a whole must not hold anything that the runtime may not touch."""
-    return any(
-        guard(f"{change.path}/{below}", facts.guards, existed=True) is Stop.GUARDED
+def _stop_below(changes: Iterable[Change], facts: Circumstances) -> Stop | None:
+    """Return the strictest stop of anything in a folder that is replaced as a whole."""
+    found = {
+        guard(f"{change.path}/{below}", facts.guards, existed=True)
         for change in changes
         if change.action in _WRITES and isinstance(change.before, Directory)
         for below, _ in walk(change.before)
-    )
+    }
+    return next((stop for stop in (Stop.GUARDED, Stop.REVIEW) if stop in found), None)
 
 
 def _hold_links(

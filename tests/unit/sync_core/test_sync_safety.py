@@ -83,6 +83,13 @@ def test_the_runtime_may_not_create_change_or_delete_a_guarded_path(path):
         assert not any(hold.approvable for hold in plan.holds if hold.stop is Stop.GUARDED)
 
 
+def test_a_folder_with_a_file_to_review_is_not_replaced_as_a_whole():
+    home = tree("part/conftest.py=1,x=1,y=1,z=1")
+    plan = plan_sync(home, home, tree("part=2,x=1,y=1,z=1"))
+    assert entry_at(plan.after(Side.LOCAL, home), "part/conftest.py") == entry_at(home, "part/conftest.py")
+    assert stops_of(plan) == [Stop.REVIEW.value]
+
+
 def test_a_guarded_path_that_changed_at_home_goes_up():
     plan = plan_sync(tree("AGENTS.md=1"), tree("AGENTS.md=2"), tree("AGENTS.md=1"))
     assert plan.holds == ()
