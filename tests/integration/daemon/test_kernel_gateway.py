@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from colab_bridge._util.process import identify, terminate
 from colab_bridge.errors import AuthError
 from daemon_home import DaemonHome, eventually
 
@@ -41,7 +42,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         eventually(lambda: answers(port), "the gateway listens")
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        # A gateway takes its time over its kernels; what is left of it after some seconds is ended with them.
+        running = identify(process.pid)
+        if running is not None:
+            terminate(running, 5, tree=True)
         process.wait(10)
 
 
