@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 class _Active:
     """What is known of a run only while it runs."""
 
-    interrupted: bool = False
     killed: bool = False
     input_parent: dict[str, Any] | None = None
     done: anyio.Event = dataclasses.field(default_factory=anyio.Event)
@@ -372,8 +371,7 @@ class RunService:
 
     async def interrupt(self, run_id: str) -> None:
         """Interrupt a run; it goes on when its code catches the interrupt."""
-        run, active = self._running(run_id)
-        active.interrupted = True
+        run, _ = self._running(run_id)
         await self._pool.interrupt(run.kernel)
 
     async def kill(self, run_id: str, *, restart: bool) -> None:
