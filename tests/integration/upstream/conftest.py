@@ -38,6 +38,7 @@ class Recorder:
         self._changed = anyio.Event()
         self._fence = RequestFence()
         self.resent = 0
+        self._running: set[str] = set()
 
     @property
     def events(self) -> UpstreamEvents:
@@ -48,8 +49,10 @@ class Recorder:
         for request in self._fence.received(message):
             self.resent += 1
             self.upstream.send(request)
-        if message.msg_type == "execute_reply":
-            self.upstream.set_busy(any(m.msg_type == "execute_request" for m in self._fence.pending()))
+        # Output may come behind the reply, so a cell has ended when its idle has come too.
+        if message.msg_type in ("execute_reply", "status") and self.ended(message.parent_id):
+            self._running.discard(message.parent_id)
+            self.upstream.set_busy(bool(self._running))
         self._wake()
 
     def _on_state(self, state: LinkState, text: str) -> None:
@@ -90,6 +93,7 @@ class Recorder:
         }
         msg_id = uuid.uuid4().hex
         message = RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session="test")
+        self._running.add(msg_id)
         self.upstream.set_busy(True)
         self.upstream.send(message)
         self._fence.sent(message)
