@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
@@ -213,7 +212,7 @@ async def test_a_flood_over_the_servers_limit_is_declared(limited: Any) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_small_cell_takes_less_than_twenty_milliseconds(unlimited: Any) -> None:
+async def test_a_small_cell_does_not_wait_for_a_delayed_acknowledgement(unlimited: Any) -> None:
     async with unlimited.link(unlimited=True) as link:
         await link.execute("1")
         times = []
@@ -221,7 +220,8 @@ async def test_a_small_cell_takes_less_than_twenty_milliseconds(unlimited: Any) 
             started = time.perf_counter()
             await link.execute("pass")
             times.append(time.perf_counter() - started)
-        assert statistics.median(times) < 0.020
+        # Every cell that waits for one takes over 40 ms; a busy machine makes some slow, but never all of forty.
+        assert min(times) < 0.035
 
 
 @pytest.mark.anyio
