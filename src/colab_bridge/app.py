@@ -16,6 +16,7 @@ import anyio.abc
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import UserError
+from colab_bridge.execution.repair import NotebookRepair
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import KernelRecord, RunStatus
@@ -102,6 +103,13 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             )
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)
+            repair = NotebookRepair(
+                tasks,
+                save_interval_s=settings.notebook.save_interval_s,
+                collapse_progress=settings.notebook.collapse_progress,
+                tell=notices.append,
+            )
+            front_ends.on_orphaned(repair.begin, repair.leave)
             runs = RunService(store, sessions, pool, paths, clock, tasks)
             app = App(
                 paths=paths,

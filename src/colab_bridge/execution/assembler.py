@@ -38,6 +38,10 @@ class NotebookAssembler:
         self._widgets = WidgetState()
         self._cells: dict[int, CellOutputs] = {}
 
+    def place_of(self, msg_id: str) -> int | None:
+        """Return the position of the cell that a request executes, None for one that is not of this run."""
+        return cell_of(self.run_id, msg_id)
+
     def has(self, position: int | None) -> bool:
         """Whether a cell was begun."""
         return position in self._cells
@@ -52,7 +56,7 @@ class NotebookAssembler:
         Returns:
             Whether the outputs of a cell changed.
         """
-        position = cell_of(self.run_id, message.parent_id)
+        position = self.place_of(message.parent_id)
         if position is None or message.channel != "iopub":
             return False
         if position not in self._cells:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.abc
 
+from colab_bridge._util.process import ProcessId, is_alive
 from colab_bridge.errors import ColabBridgeError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.model.records import KernelPurpose, KernelRecord
@@ -42,6 +43,8 @@ class _Presence:
     attached: int = 0
     vanished_at: float | None = None
     leaving: bool = False
+    # Another process than the one that sent what runs is attached, and shows nothing of it.
+    succeeded: bool = False
 
 
 class FrontEnds:
@@ -70,7 +73,19 @@ class FrontEnds:
         self._clock = clock
         self._tasks = tasks
         self._presence: dict[str, _Presence] = {}
+        self._orphaned: list[Callable[[KernelRecord, HubKernel], None]] = []
+        self._returned: list[Callable[[str], None]] = []
         pool.on_state(self._state_changed)
+
+    def on_orphaned(self, orphaned: Callable[[KernelRecord, HubKernel], None], returned: Callable[[str], None]) -> None:
+        """Have somebody look after cells whose front end has gone while they run.
+
+        Args:
+            orphaned: Called with a busy kernel whose last front end has gone.
+            returned: Called with the id of a kernel whose own front end is there again.
+        """
+        self._orphaned.append(orphaned)
+        self._returned.append(returned)
 
     def decide_start(self, session: str, identity: Mapping[str, Any]) -> StartDecision:
         """Decide which kernel a starting front end of a session gets."""
@@ -86,13 +101,19 @@ class FrontEnds:
             if kernel.purpose is KernelPurpose.FRONTEND
         ]
         setting, window = policy_of(identity)
-        return on_start(setting, identity, candidates, now=self._clock.time(), restart_window_s=window)
+        decision = on_start(setting, identity, candidates, now=self._clock.time(), restart_window_s=window)
+        if decision.reuse is not None:
+            self._of(decision.reuse).succeeded = True
+        return decision
 
     @contextlib.asynccontextmanager
     async def attached(self, kernel_id: str) -> AsyncIterator[None]:
         """Bracket the connection of one front end; leaving it without a shutdown applies the policy."""
         presence = self._of(kernel_id)
         presence.attached += 1
+        if not presence.succeeded:
+            for returned in self._returned:
+                returned(kernel_id)
         presence.vanished_at = None
         try:
             yield
@@ -102,8 +123,13 @@ class FrontEnds:
                 self._vanished(kernel_id)
 
     def expect_return(self, kernel: KernelRecord) -> None:
-        """Give the front end of a kernel time to come (back) before the policy applies."""
-        if kernel.purpose is KernelPurpose.FRONTEND:
+        """Give the front end of a kernel time to come (back) before the policy applies; none to one that is dead."""
+        if kernel.purpose is not KernelPurpose.FRONTEND:
+            return
+        if _is_dead(kernel.identity):
+            # It went while no daemon looked: too long ago for a start that comes now to be half of a restart.
+            self._vanished(kernel.id, at=0.0)
+        else:
             self._tasks.start_soon(self._wait_for_return, kernel.id)
 
     async def _wait_for_return(self, kernel_id: str) -> None:
@@ -114,7 +140,7 @@ class FrontEnds:
     def _of(self, kernel_id: str) -> _Presence:
         return self._presence.setdefault(kernel_id, _Presence())
 
-    def _vanished(self, kernel_id: str) -> None:
+    def _vanished(self, kernel_id: str, *, at: float | None = None) -> None:
         try:
             kernel, hub = self._pool.kernel(kernel_id), self._pool.hub(kernel_id)
         except ColabBridgeError:
@@ -122,7 +148,10 @@ class FrontEnds:
             return
         if kernel.purpose is not KernelPurpose.FRONTEND:
             return
-        self._of(kernel_id).vanished_at = self._clock.time()
+        self._of(kernel_id).vanished_at = self._clock.time() if at is None else at
+        if hub.busy:
+            for orphaned in self._orphaned:
+                orphaned(kernel, hub)
         departure = after_departure(policy_of(kernel.identity)[0], busy=hub.busy)
         log.info("front end has gone", extra={"kernel": kernel_id, "decision": str(departure)})
         if departure is Departure.REMOVE:
@@ -130,7 +159,10 @@ class FrontEnds:
 
     def _state_changed(self, kernel: KernelRecord, hub: HubKernel) -> None:
         presence = self._presence.get(kernel.id)
-        if presence is None or presence.vanished_at is None or presence.attached or hub.busy:
+        if presence is None or hub.busy:
+            return
+        presence.succeeded = False
+        if presence.vanished_at is None or presence.attached:
             return
         if after_departure(policy_of(kernel.identity)[0], busy=False) is Departure.REMOVE:
             self._remove_soon(kernel.id)
@@ -165,6 +197,17 @@ class FrontEnds:
             else:
                 return
         await self._pool.delete(kernel_id)
+
+
+def _is_dead(identity: Mapping[str, Any]) -> bool:
+    """Whether the process of a front end's proxy kernel is known to be gone."""
+    process = identity.get("process")
+    if not isinstance(process, Mapping):
+        return False
+    pid, create_time = process.get("pid"), process.get("create_time")
+    if not isinstance(pid, int) or not isinstance(create_time, int | float):
+        return False
+    return not is_alive(ProcessId(pid=pid, create_time=float(create_time)))
 
 
 def policy_of(identity: Mapping[str, Any]) -> tuple[Reattach, float]:

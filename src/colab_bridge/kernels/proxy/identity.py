@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from colab_bridge._util.process import identify
 from colab_bridge.config.caller import caller_env
 from colab_bridge.config.project import find_root
 from colab_bridge.kernels.proxy.arguments import Arguments
@@ -27,6 +28,12 @@ def front_end_of(environ: Mapping[str, str]) -> str:
     return "jupyter" if environ.get("JPY_PARENT_PID") else "unknown"
 
 
+def process_of(pid: int) -> dict[str, Any] | None:
+    """Return what a later daemon needs to know whether this very process still runs."""
+    found = identify(pid)
+    return {"pid": found.pid, "create_time": found.create_time} if found else None
+
+
 def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, parent_pid: int) -> dict[str, Any]:
     """Return the body of ``POST /v1/kernels``.
 
@@ -42,6 +49,7 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
         "notebook": os.path.abspath(cwd / notebook) if notebook else None,
         "connection_file": str(arguments.connection_file),
         "parent_pid": parent_pid,
+        "process": process_of(os.getpid()),
         "cwd": str(cwd),
         "spec": arguments.kernel_name or arguments.runtime or arguments.session or "default",
         "front_end": front_end_of(environ),
