@@ -41,6 +41,7 @@ class ScriptedUpstream:
         self.reconnected = False
         self.on_send: Callable[[RawMessage], None] | None = None
         self.events: UpstreamEvents | None = None
+        self.done: list[int] = []
 
     async def run(self, events: UpstreamEvents) -> None:
         self.events = events
@@ -58,6 +59,9 @@ class ScriptedUpstream:
 
     def set_busy(self, busy: bool) -> None:
         self.busy = busy
+
+    def recorded(self, origin: int) -> None:
+        self.done.append(origin)
 
     def types(self) -> list[str]:
         return [message.msg_type for message in self.sent]

@@ -153,6 +153,9 @@ class WebSocketUpstream:
         else:
             self._busy.clear()
 
+    def recorded(self, origin: int) -> None:
+        """Do nothing: a server keeps no journal."""
+
     async def run(self, events: UpstreamEvents) -> None:
         """Keep the link up until cancelled or until the kernel is gone."""
         self._tell(events, LinkState.CONNECTING, "")
