@@ -16,6 +16,7 @@ import anyio.abc
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import UserError
+from colab_bridge.execution.jobs import Jobs
 from colab_bridge.execution.repair import NotebookRepair
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
@@ -46,6 +47,7 @@ class App:
         pool: Kernels.
         front_ends: Who is attached to kernels.
         runs: Runs.
+        jobs: The runs among them that nobody has to watch.
         clock: Time source.
         stopping: Set when the process is to end.
         recovered: Set when everything that an earlier daemon left has been taken over.
@@ -59,6 +61,7 @@ class App:
     pool: KernelPool
     front_ends: FrontEnds
     runs: RunService
+    jobs: Jobs
     clock: Clock
     stopping: anyio.Event
     recovered: anyio.Event
@@ -118,6 +121,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 pool=pool,
                 front_ends=front_ends,
                 runs=runs,
+                jobs=Jobs(store, runs),
                 clock=clock,
                 stopping=stopping,
                 recovered=anyio.Event(),

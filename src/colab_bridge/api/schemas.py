@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from colab_bridge.execution.request import RunRequest, absolute_path
+from colab_bridge.execution.service import CANCEL_GRACE_S
 
-__all__ = ["InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "SessionBody"]
+__all__ = ["CancelBody", "InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "SessionBody"]
 
 
 class _Strict(BaseModel):
@@ -57,6 +58,12 @@ class KillBody(_Strict):
     """``POST /v1/runs/{id}/kill``."""
 
     restart: bool = False
+
+
+class CancelBody(_Strict):
+    """``POST /v1/jobs/{id}/cancel``."""
+
+    grace_s: float = Field(default=CANCEL_GRACE_S, ge=0, le=60, allow_inf_nan=False)
 
 
 class SaveBody(_Strict):

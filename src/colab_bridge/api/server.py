@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from colab_bridge.api.channels import channels_router
+from colab_bridge.api.jobs import jobs_router
 from colab_bridge.api.kernels import kernels_router
 from colab_bridge.api.runs import runs_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
@@ -47,6 +48,7 @@ def build_api(app: App) -> FastAPI:
         status_router(app),
         sessions_router(app),
         runs_router(app),
+        jobs_router(app),
         kernels_router(app),
         channels_router(app),
     ):

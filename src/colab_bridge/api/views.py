@@ -73,4 +73,5 @@ def run_view(run: Run) -> dict[str, Any]:
         "output_may_be_lost": run.output_may_be_lost,
         "progress": {"done": run.progress.get("done", 0), "total": len(run.progress.get("cells", []))},
         "notebook": part.get("output_path") or part.get("path"),
+        "detached": bool(run.spec.get("detached")),
     }

@@ -61,6 +61,10 @@ class RunRequest(BaseModel):
     """A request to run something; see ``docs/design/daemon-api.md``.
 
     With a ``run_id`` of the caller's making the request can be sent again when nobody knows whether it arrived.
+
+    Attributes:
+        detached: It is a job: nobody watches it from its start.
+        notify: The user wants to be told when it ends, whatever the settings say.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -75,6 +79,8 @@ class RunRequest(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     allow_stdin: bool = True
+    detached: bool = False
+    notify: bool = False
     code: str | None = None
     path: str | None = None
     source: str | None = None

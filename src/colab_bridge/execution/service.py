@@ -19,6 +19,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ColabBridgeError, ConflictError, RuntimeLostError, UserError
 from colab_bridge.execution.events import Event, run_events
+from colab_bridge.execution.jobs_observer import RunObserver
 from colab_bridge.execution.notebook_file import NotebookFile
 from colab_bridge.execution.notebook_run import NotebookRun, NotebookSettings
 from colab_bridge.execution.outcome import Outcome
@@ -36,9 +37,12 @@ from colab_bridge.sessions.service import SessionService
 from colab_bridge.store.store import Store
 from colab_bridge.wire.message import RawMessage
 
-__all__ = ["RunService"]
+__all__ = ["CANCEL_GRACE_S", "RunService"]
 
 log = logging.getLogger(__name__)
+
+#: As long as the command line waits before it offers to end a kernel that ignores an interrupt.
+CANCEL_GRACE_S = 5.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,6 +85,11 @@ class RunService:
         self._starting: set[Path] = set()
         self._kernel_locks: dict[str, anyio.Lock] = {}
         self._request_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._observers: list[RunObserver] = []
+
+    def observe(self, observer: RunObserver) -> None:
+        """Have an observer told of every run from now on."""
+        self._observers.append(observer)
 
     # -- showing ---------------------------------------------------------------------------------------------
 
@@ -119,21 +128,25 @@ class RunService:
 
     # -- starting --------------------------------------------------------------------------------------------
 
-    async def start(self, request: RunRequest) -> Run:
+    async def start(self, request: RunRequest, *, schedule: str = "") -> Run:
         """Start a run and return as soon as it is on its kernel.
+
+        Args:
+            request: What to run.
+            schedule: Id of the schedule that starts it; empty without one.
 
         Raises:
             ColabBridgeError: it cannot be started; nothing was run then.
         """
         if request.run_id is None:
             with self._claim(request.notebook):
-                return await self._start(request)
+                return await self._start(request, schedule)
         async with self._request_locks.setdefault(request.run_id, anyio.Lock()):
             # The caller did not hear of us the first time: it is the same run.
             if known := self._store.run(request.run_id):
                 return known
             with self._claim(request.notebook):
-                return await self._start(request)
+                return await self._start(request, schedule)
 
     @contextlib.contextmanager
     def _claim(self, part: NotebookRequest | None) -> Iterator[None]:
@@ -156,7 +169,7 @@ class RunService:
         finally:
             self._starting.discard(target)
 
-    async def _start(self, request: RunRequest) -> Run:
+    async def _start(self, request: RunRequest, schedule: str) -> Run:
         file = await self._load(request.notebook) if request.notebook else None
         session = await self._sessions.ensure(
             project=request.project,
@@ -183,6 +196,7 @@ class RunService:
                 "collapse_progress": settings.notebook.collapse_progress,
                 "local": session.provider == "local" and not session.options.get("isolated"),
                 **({"cell_keys": file.cell_keys()} if file else {}),
+                **({"schedule": schedule} if schedule else {}),
             },
             status=RunStatus.RUNNING,
             first_seq=hub.record.next_seq - 1,
@@ -191,7 +205,7 @@ class RunService:
         )
         self._store.put_run(run, session.project)
         self._announce(hub, run, prepared)
-        self._begin(run, request, file, hub)
+        self._begin(run, request, file, hub, resumed=False)
         return run
 
     async def _load(self, part: NotebookRequest) -> NotebookFile:
@@ -207,8 +221,12 @@ class RunService:
         for text in prepared.notices:
             hub.note({"type": "notice", "run": run.id, "level": "warning", "text": text})
 
-    def _begin(self, run: Run, request: RunRequest, file: NotebookFile | None, hub: HubKernel) -> None:
+    def _begin(
+        self, run: Run, request: RunRequest, file: NotebookFile | None, hub: HubKernel, *, resumed: bool
+    ) -> None:
         self._active[run.id] = _Active()
+        for observer in self._observers:
+            observer.began(run, resumed=resumed)
         self._tasks.start_soon(self._drive, run, request, file, hub)
 
     async def recover(self, kernels: list[KernelRecord]) -> None:
@@ -241,7 +259,7 @@ class RunService:
         if request.notebook:
             file = await anyio.to_thread.run_sync(prepare_notebook, request.notebook)
             file.restore_order([str(key) for key in run.spec.get("cell_keys") or file.cell_keys()])
-        self._begin(run, request, file, self._pool.hub(run.kernel))
+        self._begin(run, request, file, self._pool.hub(run.kernel), resumed=True)
 
     async def _bury(self, run: Run, request: RunRequest) -> None:
         """End a run whose kernel did not survive, with everything that was recorded of it in the notebook."""
@@ -251,15 +269,15 @@ class RunService:
                 await rebuild_notebook(self._paths.records_dir, self.run(run.id), None)
 
     def _finish_offline(self, run: Run, reason: str) -> None:
-        self._store.put_run(
-            dataclasses.replace(
-                run,
-                status=RunStatus.LOST,
-                exit_code=69,
-                finished_at=self._clock.time(),
-                output_may_be_lost=reason,
-            )
+        ended = dataclasses.replace(
+            run, status=RunStatus.LOST, exit_code=69, finished_at=self._clock.time(), output_may_be_lost=reason
         )
+        self._store.put_run(ended)
+        self._tell_end(ended, Outcome(status=RunStatus.LOST, exit_code=69, ename="KernelLost", evalue=reason))
+
+    def _tell_end(self, run: Run, outcome: Outcome) -> None:
+        for observer in self._observers:
+            observer.ended(run, outcome)
 
     # -- driving ---------------------------------------------------------------------------------------------
 
@@ -320,19 +338,26 @@ class RunService:
         def sink(message: RawMessage) -> None:
             if message.msg_type == "input_request":
                 active.input_parent = message.header_fields()
+            elif message.msg_type == "execute_reply":
+                active.input_parent = None  # whatever it asked, nobody waits for the answer any more
+            for observer in self._observers:
+                observer.message(run_id, message)
 
         return sink
 
     def _finish(self, run: Run, hub: HubKernel, outcome: Outcome, duration_s: float) -> None:
         try:
+            known = self.run(run.id)
             ended = dataclasses.replace(
-                self.run(run.id),
+                known,
                 status=outcome.status,
                 exit_code=outcome.exit_code,
                 finished_at=self._clock.time(),
                 output_may_be_lost=outcome.lost or (outcome.evalue if outcome.status is RunStatus.LOST else ""),
+                progress={**known.progress, "result": {"error": outcome.error(), "outputs": list(outcome.outputs)}},
             )
             self._store.put_run(ended)
+            self._tell_end(ended, outcome)
         except ColabBridgeError as error:
             # Viewers see the end in the record; a later daemon reads it there and stores it.
             log.error("end of a run not stored", extra={"run": run.id, "reason": error.message})  # noqa: TRY400  # no defect
@@ -386,6 +411,34 @@ class RunService:
         with anyio.move_on_after(10):
             await active.done.wait()
 
+    async def cancel(self, run_id: str, *, grace_s: float = CANCEL_GRACE_S) -> str:
+        """End a run for good: interrupt it, and end its kernel when it has not ended then.
+
+        Args:
+            run_id: The run.
+            grace_s: Seconds that it has after the interrupt.
+
+        Returns:
+            ``interrupted``, or ``killed`` when it took the end of its kernel.
+        """
+        run, active = self._running(run_id)
+        with contextlib.suppress(ColabBridgeError), anyio.move_on_after(grace_s):
+            await self._pool.interrupt(run.kernel)
+            await active.done.wait()
+        if not active.done.is_set():
+            await self.kill(run.id, restart=False)
+            return "killed"
+        kernel = next((kernel for kernel in self._pool.kernels() if kernel.id == run.kernel), None)
+        if kernel is not None and kernel.purpose in (KernelPurpose.SCRIPT, KernelPurpose.NOTEBOOK):
+            with contextlib.suppress(ColabBridgeError):
+                await self._pool.delete(run.kernel)
+        return "interrupted"
+
+    def waits_for_input(self, run_id: str) -> bool:
+        """Whether a run waits for an answer to a question."""
+        active = self._active.get(run_id)
+        return active is not None and active.input_parent is not None
+
     def answer(self, run_id: str, value: str, *, eof: bool) -> None:
         """Answer the input request that a run waits for.
 
@@ -397,6 +450,8 @@ class RunService:
             raise ConflictError(f"run {run.id} does not wait for input", hint="try again", code="CB-CONFLICT-003")
         content = {"status": "ok", "value": "\x04" if eof else value}
         parent, active.input_parent = active.input_parent, None
+        for observer in self._observers:
+            observer.answered(run.id)
         self._pool.hub(run.kernel).submit(
             RawMessage.build("stdin", "input_reply", content, msg_id=new_id("in"), session=run.id, parent=parent)
         )

@@ -141,6 +141,26 @@ class Store:
         where = {"session": session, "project": project, "status": status}
         return self._many("runs", run_from_row, where, "created_at DESC, id DESC", limit)
 
+    def jobs(self, project: str | None = None, *, schedule: str | None = None, limit: int = 100) -> list[Run]:
+        """Return the runs that were started detached or by a schedule, newest first.
+
+        Args:
+            project: Only those of this project.
+            schedule: Only those that this schedule has started.
+            limit: How many at most.
+        """
+        given = {"project": project, "schedule": schedule}
+        values = {name: text_in(value) for name, value in given.items() if value is not None}
+        conditions = ["json_valid(spec)", "json_extract(spec, '$.detached')"]
+        conditions += ["project = :project"] if project is not None else []
+        conditions += ["json_extract(spec, '$.schedule') = :schedule"] if schedule is not None else []
+        statement = (
+            f"SELECT * FROM runs WHERE {' AND '.join(conditions)} ORDER BY created_at DESC, id DESC LIMIT {int(limit)}"
+        )
+        with translated(self.path):
+            rows = self._connection.execute(statement, values).fetchall()
+        return [run for row in rows if (run := self._read("runs", row, run_from_row)) is not None]
+
     def run_project(self, run_id: str) -> str | None:
         """Return the project that is stored with a run; None when the run is unknown."""
         row = self._execute("SELECT project FROM runs WHERE id = ?", (text_in(run_id),)).fetchone()
