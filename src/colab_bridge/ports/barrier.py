@@ -37,7 +37,7 @@ class Barrier(Protocol):
         ...
 
 
-class BarrierRefused(Exception):  # noqa: N818  # an answer, no defect
+class BarrierRefused(Exception):  # an answer, no defect
     """The two folders do not agree, so the request must not run.
 
     Args:

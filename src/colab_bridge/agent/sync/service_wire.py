@@ -1,0 +1,139 @@
+"""How changes travel: the difference of two trees as rows, operations and their results as rows.
+
+Like whole trees (``pages``) all of it is JSON that is checked row by row; whatever is odd raises
+:class:`~.pages.WireError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .names import check_path
+from .pages import TreeReader, WireError, row_of
+from .tree import EMPTY, Directory, Entry, TreeEditor, walk
+
+__all__ = ["MAX_ROWS", "apply_rows", "changed_rows", "checked_path", "delta_of", "entry_of_row"]
+
+MAX_ROWS = 10_000
+_GONE = "-"
+
+
+def changed_rows(before: Directory, after: Directory, prefix: str = "") -> Iterator[tuple[str, Entry | None]]:
+    """Yield each path whose own row differs between two trees, with its entry afterwards; None where it is gone.
+
+    Costs the folders that differ, not the trees. Parents come before what is in them.
+    """
+    if before is after:
+        return
+    for name in sorted({*before.children, *after.children}):
+        old, new = before.children.get(name), after.children.get(name)
+        path = f"{prefix}/{name}" if prefix else name
+        if old is new:
+            continue
+        if isinstance(old, Directory) and isinstance(new, Directory):
+            if old.has_ignored != new.has_ignored:
+                yield path, new
+            yield from changed_rows(old, new, path)
+        elif isinstance(new, Directory):
+            yield path, new
+            yield from walk(new, path)
+        elif new is None:
+            if isinstance(old, Directory):
+                yield from ((below, None) for below, _ in walk(old, path))
+            yield path, None
+        else:
+            if isinstance(old, Directory):
+                yield from ((below, None) for below, _ in walk(old, path))
+            if old != new:
+                yield path, new
+
+
+def delta_of(before: Directory, after: Directory, most: int = MAX_ROWS) -> list[list[object]] | None:
+    """Return the rows that turn one tree into the other; None when there are more than ``most``."""
+    rows: list[list[object]] = []
+    if before.has_ignored != after.has_ignored:
+        rows.append(["", "d", after.has_ignored])
+    for path, entry in changed_rows(before, after):
+        if len(rows) >= most:
+            return None
+        rows.append([path, _GONE] if entry is None else row_of(path, entry))
+    return rows
+
+
+def entry_of_row(row: object) -> tuple[str, Entry | None]:
+    """Return path and entry of one row of a difference.
+
+    Raises:
+        WireError: It is no row, or its path is one that no honest agent sends.
+    """
+    if not isinstance(row, list) or len(row) < 2 or not isinstance(row[0], str):
+        raise WireError("a row is no row")
+    path = row[0]
+    if path:
+        checked_path(path)
+    if row[1] == _GONE and len(row) == 2 and path:
+        return path, None
+    name = path.rpartition("/")[2]
+    reader = TreeReader(1)
+    if not path:
+        reader.feed([row])
+        return path, reader.done()
+    reader.feed([["", "d", False], [name, *row[1:]]])
+    return path, reader.done().children[name]
+
+
+def checked_path(path: object) -> str:
+    """Return a relative path from the other side.
+
+    Raises:
+        WireError: It is none, or one that no honest side sends.
+    """
+    if not isinstance(path, str) or len(path) >= 65_536 or not path:
+        raise WireError("a path is no path")
+    fault = check_path(path)
+    if fault is not None and fault.grade == "hostile":
+        raise WireError("a path that no honest agent sends")
+    return path
+
+
+def apply_rows(tree: Directory, rows: object) -> tuple[Directory, list[tuple[str, Entry | None]]]:
+    """Return the tree with a difference applied, and the rows as entries.
+
+    Raises:
+        WireError: A row is odd, or something would lie below what is no folder.
+    """
+    if not isinstance(rows, list) or len(rows) > MAX_ROWS:
+        raise WireError("a difference is none")
+    editor = TreeEditor(tree)
+    found: list[tuple[str, Entry | None]] = []
+    has_ignored = tree.has_ignored
+    for row in rows:
+        path, entry = entry_of_row(row)
+        found.append((path, entry))
+        if not path:
+            has_ignored = isinstance(entry, Directory) and entry.has_ignored
+            continue
+        parent = path.rpartition("/")[0]
+        if parent and entry is not None and not isinstance(editor.get(parent), Directory):
+            raise WireError("something lies below what is no folder")
+        _put(editor, path, entry)
+    done = editor.done()
+    return (done if done.has_ignored == has_ignored else Directory(done.children, has_ignored=has_ignored)), found
+
+
+def _put(editor: TreeEditor, path: str, entry: Entry | None) -> None:
+    if entry is None:
+        editor.remove(path)
+        return
+    if isinstance(entry, Directory):
+        there = editor.get(path)
+        # Only the folder's own row: what is in it has rows of its own.
+        kept = there.children if isinstance(there, Directory) else EMPTY.children
+        editor.put(path, Directory(kept, has_ignored=entry.has_ignored))
+        return
+    editor.put(path, entry)
+
+
+def rows_within(rows: Iterable[tuple[str, Entry | None]], path: str) -> bool:
+    """Return whether a difference touches a path, a folder above it or something below it."""
+    return any(path == other or path.startswith(other + "/") or other.startswith(path + "/") for other, _ in rows)
