@@ -15,6 +15,7 @@ COMMANDS = {
     "repl": (_HERE + "repl:repl", "Type code line by line."),
     "status": (_HERE + "status:status", "See daemon, sessions, kernels and what runs."),
     "logs": (_HERE + "logs:logs", "Show the output of a run again."),
+    "job": (_HERE + "job:job", "See, follow and end what runs with nobody attached."),
     "attach": (_HERE + "attach:attach", "Come back to a run that goes on."),
     "interrupt": (_HERE + "interrupt:interrupt", "Stop what runs; variables are kept."),
     "restart": (_HERE + "restart:restart", "Start the session's kernel anew."),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from colab_bridge._util.ids import new_id
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.printer import JsonPrinter, Printer, ProgramPrinter
 from colab_bridge.cli.target import Target
 from colab_bridge.cli.watch import watch
+from colab_bridge.client.connect import revive
+from colab_bridge.client.daemon import DaemonClient
+from colab_bridge.errors import TransientError
 
-__all__ = ["start_run", "starting_text"]
+__all__ = ["start_job", "start_run", "starting_text"]
 
 
 def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -> int:
@@ -26,6 +30,47 @@ def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -
     body = {**invocation.base(), **target.for_run(), **request}
     client = invocation.client()
     return watch(client, body, _printer(invocation, target, request), invocation.console)
+
+
+def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -> int:
+    """Start a run that goes on with nobody attached, and say how to come back to it.
+
+    The id alone goes to stdout, so that a script can keep it.
+
+    Args:
+        invocation: This call.
+        target: Where it is to run.
+        request: The members that say what to run.
+
+    Returns:
+        0 as soon as it is on its kernel.
+
+    Raises:
+        ColabBridgeError: it could not be started.
+    """
+    body = {**invocation.base(), **target.for_run(), **request, "detached": True, "run_id": new_id("run")}
+    invocation.doing = starting_text(target)
+    client = invocation.client()
+    run = _post_once(client, body)
+    console = invocation.console
+    if invocation.as_json:
+        console.json({"job": run})
+        return 0
+    name = str(run.get("id"))
+    console.out(f"{name}\n")
+    console.note(f"follow it: colab-bridge job attach {name}    what it says: colab-bridge job logs {name}")
+    console.note(f"its result: colab-bridge job result {name}    end it: colab-bridge job cancel {name}")
+    return 0
+
+
+def _post_once(client: DaemonClient, body: dict[str, Any]) -> dict[str, Any]:
+    """Send a run request; again when the daemon died before it answered, which starts the same run."""
+    try:
+        return client.post("/v1/runs", body)
+    except TransientError as error:
+        if error.code != "CB-TRANSIENT-DAEMON":
+            raise
+        return revive().post("/v1/runs", body)
 
 
 def _printer(invocation: Invocation, target: Target, request: dict[str, Any]) -> Printer:

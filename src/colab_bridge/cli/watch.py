@@ -45,6 +45,7 @@ def watch(
     console: Console,
     *,
     replay: bool = False,
+    leave_on_interrupt: bool = False,
 ) -> int:
     """Follow a run to its end.
 
@@ -54,6 +55,7 @@ def watch(
         printer: Shows the events.
         console: The terminal.
         replay: Whether the run began earlier, so that the first events are old ones.
+        leave_on_interrupt: Whether Ctrl-C gives the prompt back at once and leaves the run alone, as for a job.
 
     Returns:
         The exit status of the program, or 130 when the user has left it running.
@@ -62,14 +64,15 @@ def watch(
         ColabBridgeError: the run could not be started or followed.
     """
     with RunFollower(client, run) as follower, Interrupts() as interrupts:
-        watcher = _Watcher(follower, interrupts, printer, console, replay=replay)
+        watcher = _Watcher(follower, interrupts, printer, console, replay=replay, leaves=leave_on_interrupt)
         try:
             return watcher.run()
         except KeyboardInterrupt:
             return watcher.leave()
         except BrokenPipeError:
-            # The reader of our output has gone. A program in a pipe ends there, so this one does.
-            watcher.interrupt_quietly()
+            # The reader of our output has gone. A program in a pipe ends there, so this one does; a job does not.
+            if not leave_on_interrupt:
+                watcher.interrupt_quietly()
             return broken_pipe()
 
 
@@ -77,13 +80,21 @@ class _Watcher:
     """The state of one watched run."""
 
     def __init__(
-        self, follower: RunFollower, interrupts: Interrupts, printer: Printer, console: Console, *, replay: bool
+        self,
+        follower: RunFollower,
+        interrupts: Interrupts,
+        printer: Printer,
+        console: Console,
+        *,
+        replay: bool,
+        leaves: bool,
     ) -> None:
         self._follower = follower
         self._interrupts = interrupts
         self._printer = printer
         self._console = console
         self._replay = replay
+        self._leaves = leaves
         self._status = 1
         self._sent_at: float | None = None  # when the kernel was interrupted
         self._offered = False
@@ -94,6 +105,8 @@ class _Watcher:
         """Follow the run to its end and return its exit status."""
         while not self._follower.finished:
             event = self._next()
+            if self._interrupts.count and self._leaves:
+                raise KeyboardInterrupt
             if self._interrupts.count and self._sent_at is None:
                 self._first_interrupt()
                 if event is not None and event["type"] == "input_request":
@@ -152,8 +165,10 @@ class _Watcher:
                 prompt, password = str(event.get("prompt", "")), bool(event.get("password"))
                 value, ended = read_answer(self._console, prompt, password=password, wait=self._interrupts.wait_for)
         except KeyboardInterrupt:
-            # The first Ctrl-C while a line is read: for the program, which waits in input().
             self._console.err("\n")
+            if self._leaves:
+                raise
+            # The first Ctrl-C while a line is read: for the program, which waits in input().
             self._first_interrupt()
             return
         try:
@@ -223,6 +238,9 @@ class _Watcher:
             self._console.note("left before it had begun; see whether it begins nevertheless: colab-bridge status")
         else:
             self._console.note(f"{run} still runs. Come back: colab-bridge attach {run}")
+            if self._leaves:
+                self._console.note(f"Stop it: colab-bridge job cancel {run}")
+                return INTERRUPTED_STATUS
             self._console.note(
                 f"Stop it: colab-bridge interrupt {run}   End its kernel: colab-bridge interrupt {run} --kill"
             )

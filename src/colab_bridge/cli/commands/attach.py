@@ -23,7 +23,8 @@ __all__ = ["attach", "follow_run_of"]
 def attach(invocation: Invocation, run: str | None) -> int:
     """Show what RUN has put out so far and follow it to its end, as if you had never left.
 
-    Without RUN it is the one that runs now in this project. The exit status is the program's own.
+    Without RUN it is the one that runs now in this project. The exit status is the program's own. Ctrl-C interrupts the
+    program, but leaves a job running that was started with `run -d`.
     """
     client = invocation.client()
     return follow_run_of(invocation, client, pick_run(invocation, client, run, running_first=True))
@@ -42,4 +43,4 @@ def follow_run_of(invocation: Invocation, client: DaemonClient, run: dict[str, A
         printer = NotebookPrinter(console, str(run.get("notebook") or run.get("title")), invocation.cwd)
     else:
         printer = ProgramPrinter(console, invocation.paths.outputs_dir, run_id)
-    return watch(client, run_id, printer, console, replay=True)
+    return watch(client, run_id, printer, console, replay=True, leave_on_interrupt=bool(run.get("detached")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from colab_bridge.cli.printer import JsonPrinter, Printer, ProgramPrinter
 from colab_bridge.cli.root import json_option
 from colab_bridge.client.daemon import DaemonClient, segment
 
-__all__ = ["logs"]
+__all__ = ["logs", "show_run"]
 
 
 @click.command()
@@ -50,7 +51,7 @@ def logs(
         from colab_bridge.cli.commands.attach import follow_run_of  # the other command
 
         return follow_run_of(invocation, client, found)
-    return _show(invocation, client, found)
+    return show_run(invocation, client, found)
 
 
 def _list(invocation: Invocation, client: DaemonClient, *, all_projects: bool) -> int:
@@ -75,7 +76,8 @@ def _save(invocation: Invocation, client: DaemonClient, run_id: str, output: str
     return 0
 
 
-def _show(invocation: Invocation, client: DaemonClient, run: dict[str, object]) -> int:
+def show_run(invocation: Invocation, client: DaemonClient, run: dict[str, Any]) -> int:
+    """Show what a run has put out so far; return 0."""
     run_id = str(run["id"])
     console, outputs = invocation.console, invocation.paths.outputs_dir
     printer: Printer = (

@@ -71,6 +71,8 @@ def split_arguments(args: list[str], with_value: frozenset[str]) -> tuple[list[s
 @click.option("--resume", is_flag=True, help="Notebook: go on from the first cell that failed or did not run.")
 @click.option("--kernel", metavar="NAME", help="Notebook: kernelspec to use instead of the notebook's own.")
 @click.option("--keep-going", is_flag=True, help="Notebook: run the cells after one that fails.")
+@click.option("-d", "--detach", is_flag=True, help="Return at once; it goes on with nobody attached, see `job`.")
+@click.option("--notify", is_flag=True, help="Tell me when it has ended, fails or asks something (if over a minute).")
 @json_option
 @click.argument("target", metavar="TARGET [ARGS]...", required=False)
 @click.pass_context
@@ -83,6 +85,8 @@ def run(
     resume: bool,
     keep_going: bool,
     kernel: str | None,
+    detach: bool,
+    notify: bool,
     **options: str | bool | None,
 ) -> int:
     """Run a script, a module, a notebook or a command, here or on a runtime.
@@ -97,10 +101,11 @@ def run(
       colab-bridge run -- nvidia-smi            a command
       colab-bridge run nb.ipynb                 a notebook; outputs go into it
       colab-bridge run nb.ipynb -o out.ipynb --param year=2026
+      colab-bridge run -d nb.ipynb              a job: goes on when you leave
 
     As the first line of an executable script: #!/usr/bin/env -S colab-bridge run
     """
-    from colab_bridge.cli.start_run import start_run
+    from colab_bridge.cli.start_run import start_job, start_run
 
     invocation: Invocation = context.obj
     what, rest = context.meta["colab_bridge.what"], context.meta["colab_bridge.rest"]
@@ -118,7 +123,8 @@ def run(
     else:
         request = _program(invocation, what, rest)
     where = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
-    return start_run(invocation, where, request)
+    request["notify"] = notify
+    return (start_job if detach else start_run)(invocation, where, request)
 
 
 def _program(invocation: Invocation, what: str, rest: list[str]) -> dict[str, Any]:
