@@ -56,6 +56,7 @@ LISTED_RUN = {
     "output_may_be_lost",
     "progress",
     "notebook",
+    "detached",
 }
 DAEMON = {"running", "pid", "version", "uptime_s", "rss_bytes", "home", "notices", "port"}
 
