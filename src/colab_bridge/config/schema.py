@@ -25,6 +25,7 @@ __all__ = [
     "KeyInfo",
     "LocalSettings",
     "NotebookSettings",
+    "NotifySettings",
     "RecordSettings",
     "RuntimeSettings",
     "Scalar",
@@ -84,10 +85,21 @@ def _check_secret(value: str) -> str:
     return value
 
 
+def _check_webhook(value: str) -> str:
+    _check_url(value)
+    _check_secret(value)
+    parts = urlsplit(value)
+    # What is sent holds lines of the user's output, and the address itself is a secret.
+    if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        raise ValueError("must begin with https://")
+    return value
+
+
 Word = Annotated[str, Field(max_length=100), AfterValidator(_check_word)]
 Text = Annotated[str, Field(max_length=4096)]
 Url = Annotated[str, Field(max_length=4096), AfterValidator(_check_url)]
 Token = Annotated[str, Field(max_length=8192), AfterValidator(_check_secret)]
+Webhook = Annotated[str, Field(max_length=4096), AfterValidator(_check_webhook)]
 Variable = Annotated[str, Field(max_length=200), AfterValidator(_check_variable)]
 
 
@@ -118,6 +130,22 @@ class RecordSettings(_Section):
     max_mb: int = Field(default=1024, ge=1, le=10_000_000, description="size of all kept outputs together, in MB")
     keep_days: int = Field(
         default=14, ge=0, le=36_500, description="days after which outputs of ended kernels are removed"
+    )
+
+
+class NotifySettings(_Section):
+    """When and how the end of a long run is announced."""
+
+    when: Literal["jobs", "asked", "always", "never"] = Field(
+        default="jobs",
+        description="which runs announce their end: jobs, only those with --notify (asked), always or never",
+    )
+    after_s: float = Field(
+        default=60.0, ge=0, le=86_400, allow_inf_nan=False, description="seconds below which a run announces nothing"
+    )
+    desktop: bool = Field(default=True, description="show a notice on this machine's desktop")
+    webhook: Webhook = Field(
+        default="", repr=False, description="https address that notices are posted to; kept in the user file only"
     )
 
 
@@ -161,6 +189,7 @@ class Settings(_Section):
     port: int = Field(default=0, ge=0, le=65535, description="port of the daemon on this machine; 0: any free one")
     notebook: NotebookSettings = Field(default_factory=NotebookSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
+    notify: NotifySettings = Field(default_factory=NotifySettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     runtimes: dict[str, RuntimeSettings] = Field(default_factory=dict)
 
@@ -251,7 +280,7 @@ def is_section(key: str) -> bool:
 
 def is_secret(key: str) -> bool:
     """Return whether the value of a key must never be shown."""
-    return key.startswith("runtimes.") and key.endswith(".token")
+    return key == "notify.webhook" or (key.startswith("runtimes.") and key.endswith(".token"))
 
 
 def nearest_key(key: str) -> str | None:

@@ -27,6 +27,7 @@ from colab_bridge.config.schema import (
     RUNTIME_KEYS,
     LocalSettings,
     NotebookSettings,
+    NotifySettings,
     RecordSettings,
     RuntimeSettings,
     Scalar,
@@ -42,6 +43,7 @@ from colab_bridge.errors import UserError
 __all__ = [
     "LocalSettings",
     "NotebookSettings",
+    "NotifySettings",
     "RecordSettings",
     "Resolved",
     "RuntimeSettings",
