@@ -286,6 +286,12 @@ def check_shared(values: Mapping[str, Any], name: str) -> None:
     for key, value in values.items():
         runtime = key.split(".")[1] if key.startswith("runtimes.") else ""
         wanted = TOKEN_VARIABLE_PREFIX + runtime.upper().replace("-", "_")
+        if is_secret(key) and value and not runtime:
+            raise UserError(
+                f"{key} has no place in the {name}: whoever knows it can use it",
+                hint="Move it to your user file: colab-bridge config set notify.webhook URL",
+                code="CB-USER-SECRET",
+            )
         if is_secret(key) and value:
             raise UserError(
                 f"a token has no place in the {name} ({key}): it would be shared with the project",
