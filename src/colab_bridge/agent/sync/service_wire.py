@@ -6,13 +6,25 @@ Like whole trees (``pages``) all of it is JSON that is checked row by row; whate
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from .names import check_path
 from .pages import TreeReader, WireError, row_of
 from .tree import EMPTY, Directory, Entry, TreeEditor, walk
 
-__all__ = ["MAX_ROWS", "apply_rows", "changed_rows", "checked_path", "delta_of", "entry_of_row"]
+__all__ = [
+    "MAX_ROWS",
+    "apply_rows",
+    "changed_rows",
+    "checked_path",
+    "delta_of",
+    "entry_of_row",
+    "pack_envelope",
+    "rows_within",
+    "unpack_envelope",
+]
 
 MAX_ROWS = 10_000
 _GONE = "-"
@@ -107,6 +119,7 @@ def apply_rows(tree: Directory, rows: object) -> tuple[Directory, list[tuple[str
     editor = TreeEditor(tree)
     found: list[tuple[str, Entry | None]] = []
     has_ignored = tree.has_ignored
+    folders = {""}  # known to be folders: asking the editor costs the folder each time
     for row in rows:
         path, entry = entry_of_row(row)
         found.append((path, entry))
@@ -114,9 +127,12 @@ def apply_rows(tree: Directory, rows: object) -> tuple[Directory, list[tuple[str
             has_ignored = isinstance(entry, Directory) and entry.has_ignored
             continue
         parent = path.rpartition("/")[0]
-        if parent and entry is not None and not isinstance(editor.get(parent), Directory):
-            raise WireError("something lies below what is no folder")
+        if entry is not None and parent not in folders:
+            if not isinstance(editor.get(parent), Directory):
+                raise WireError("something lies below what is no folder")
+            folders.add(parent)
         _put(editor, path, entry)
+        (folders.add if isinstance(entry, Directory) else folders.discard)(path)
     done = editor.done()
     return (done if done.has_ignored == has_ignored else Directory(done.children, has_ignored=has_ignored)), found
 
@@ -137,3 +153,27 @@ def _put(editor: TreeEditor, path: str, entry: Entry | None) -> None:
 def rows_within(rows: Iterable[tuple[str, Entry | None]], path: str) -> bool:
     """Return whether a difference touches a path, a folder above it or something below it."""
     return any(path == other or path.startswith(other + "/") or other.startswith(path + "/") for other, _ in rows)
+
+
+def pack_envelope(content: object, blob: bytes | memoryview = b"") -> bytes:
+    """Return JSON and bytes in one payload: length of the JSON (u32, big-endian), JSON, bytes."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return b"".join([len(text).to_bytes(4, "big"), text, blob])
+
+
+def unpack_envelope(payload: bytes | memoryview) -> tuple[dict[str, Any], memoryview]:
+    """Return the JSON object and the bytes of a payload.
+
+    Raises:
+        WireError: It is none.
+    """
+    view = memoryview(payload)
+    if len(view) < 4 or (length := int.from_bytes(view[:4], "big")) > len(view) - 4:
+        raise WireError("an envelope is cut off")
+    try:
+        content = json.loads(bytes(view[4 : 4 + length]))
+    except (ValueError, RecursionError) as error:
+        raise WireError("an envelope holds no JSON") from error
+    if not isinstance(content, dict):
+        raise WireError("an envelope holds no object")
+    return content, view[4 + length :]

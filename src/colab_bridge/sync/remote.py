@@ -1,0 +1,401 @@
+"""Typed calls to the files service of the agent; everything that comes back is checked here.
+
+The runtime is not trusted: odd answers raise ``WireError``, which ends the session's
+sync (S9). Content is only accepted for digests that this side asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from colab_bridge.agent.sync.ignore import IgnoreRules
+from colab_bridge.agent.sync.pages import TreeReader, WireError
+from colab_bridge.agent.sync.service_wire import apply_rows, checked_path, pack_envelope, unpack_envelope
+from colab_bridge.agent.sync.transfer.batches import BatchLimits, unpack_batch
+from colab_bridge.agent.sync.tree import Directory, Entry
+
+__all__ = ["Caller", "Exchange", "Outcome", "RemoteFailure", "RemoteFiles", "RemoteInfo"]
+
+CALL_S = 20.0
+"""Deadline of one call; a walk of 200,000 files fits, and every answer counts as progress."""
+_PAGES_AT_ONCE = 4
+_MOST_PAGES = 1000
+
+
+class RemoteFailure(Exception):
+    """A call to the runtime's files service failed.
+
+    Args:
+        code: Code of the service or of the channel.
+        text: One line for people.
+        data: What the service said for programs.
+    """
+
+    def __init__(self, code: str, text: str, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.data: Mapping[str, Any] = data or {}
+
+
+class Caller(Protocol):
+    """Carries calls to an agent: the real link, or a service in this process."""
+
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        *,
+        deadline_s: float = 10.0,
+        bulk: bool = False,
+        compress: bool = False,
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """Call a method.
+
+        Raises:
+            RemoteFailure: it failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteInfo:
+    """What the runtime's side says about itself; only a hint where safety is concerned.
+
+    Attributes:
+        identity: Marker, device, inode and start of the machine: another value is another peer (S1).
+        root: Path of the workspace there.
+        folds: Its file system ignores case or Unicode form.
+        python: Version of its Python.
+        free_bytes: Free space there.
+        degraded: Sentences about what is missing there.
+        watching: Whether it sees changes as they happen.
+    """
+
+    identity: str
+    root: str
+    folds: bool
+    python: str
+    free_bytes: int
+    degraded: tuple[str, ...]
+    watching: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one operation there.
+
+    Attributes:
+        path: Its path.
+        ok: Whether it was done.
+        code: Why not.
+        sentence: For people.
+    """
+
+    path: str
+    ok: bool
+    code: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One barrier exchange: what we sent was applied where nothing had changed, and this is what is there now.
+
+    Attributes:
+        tree: The runtime's tree, checked, not yet stripped; None when the difference was too large to be told.
+        gen: Its generation.
+        changed: Rows that differ from what we knew.
+        outcomes: Results of the operations that went with it.
+        content: Content that came along, by digest, not yet verified.
+        unstable: Files that somebody has open for writing.
+        problems: Paths that cannot travel, with the reason.
+        left_out: Paths that stay there, with the reason and their bytes.
+        walked: The answer rests on a walk, not on watches.
+    """
+
+    tree: Directory | None
+    gen: int
+    root: bytes
+    changed: tuple[tuple[str, Entry | None], ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    content: Mapping[bytes, memoryview] = field(default_factory=dict)
+    unstable: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
+    walked: bool = False
+
+
+class RemoteFiles:
+    """The runtime's side of a pair of folders.
+
+    Args:
+        caller: The way there.
+        root: Path of the workspace on the runtime; empty for the service's own choice.
+        key: Key of the digests.
+        max_entries: Larger trees end the sync.
+
+    Attributes:
+        round_trips: Calls so far that had to be waited for.
+        tree: What the runtime had at :attr:`gen`; None before the first look.
+    """
+
+    def __init__(self, caller: Caller, *, root: str, key: bytes, max_entries: int = 200_000) -> None:
+        self._caller = caller
+        self._root = root
+        self._key = key
+        self._max_entries = max_entries
+        self._rules: IgnoreRules | None = None
+        self.round_trips = 0
+        self.gen = 0
+        self.tree: Directory | None = None
+        self.info: RemoteInfo | None = None
+
+    async def _call(
+        self,
+        verb: str,
+        params: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        *,
+        deadline_s: float = CALL_S,
+        bulk: bool = False,
+        compress: bool = False,
+    ) -> tuple[Mapping[str, Any], bytes]:
+        self.round_trips += 1
+        return await self._caller.call(
+            f"files.{verb}", params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress
+        )
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    async def hello(self, rules: IgnoreRules) -> RemoteInfo:
+        """Open the workspace there, with our key and our rules.
+
+        Raises:
+            RemoteFailure: it cannot be opened.
+            WireError: the answer makes no sense.
+        """
+        result, _ = await self._call("hello", {"v": 1, "root": self._root, "key": self._key.hex()})
+        identity = [_text(result, name, 200) for name in ("marker", "boot", "pair")]
+        self.info = RemoteInfo(
+            identity="/".join(identity),
+            root=_text(result, "root", 4096),
+            folds=result.get("folds") is True,
+            python=_text(result, "python", 40),
+            free_bytes=_whole(result, "free"),
+            degraded=tuple(str(item)[:200] for item in _items(result, "degraded", 20)),
+            watching=result.get("watching") is True,
+        )
+        self.gen, self.tree = 0, None
+        await self.set_rules(rules)
+        return self.info
+
+    async def set_rules(self, rules: IgnoreRules) -> None:
+        """Tell the runtime what travels; it never has rules of its own."""
+        result, _ = await self._call("rules", {}, rules.to_text().encode(), compress=True)
+        if result.get("rules_id") != rules.rules_id:
+            raise WireError("the runtime answers with other ignore rules")
+        self._rules = rules
+        self.gen, self.tree = 0, None
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, *, walk: bool = True) -> Directory:
+        """Fetch the whole tree."""
+        first, payload = await self._call("snapshot", {"page": 0, "gen": 0, "walk": walk})
+        pages, gen = _whole(first, "pages"), _whole(first, "gen")
+        if not 1 <= pages <= _MOST_PAGES:
+            raise WireError("a tree of an impossible number of pages")
+        self._check_rules(first)
+        reader = TreeReader(self._max_entries)
+        reader.feed(_json(payload))
+        for start in range(1, pages, _PAGES_AT_ONCE):
+            numbers = range(start, min(pages, start + _PAGES_AT_ONCE))
+            calls = [self._call("snapshot", {"page": number, "gen": gen}, bulk=True) for number in numbers]
+            for _, page in await asyncio.gather(*calls):
+                reader.feed(_json(page))
+        self.tree, self.gen = reader.done(), gen
+        return self.tree
+
+    def _check_rules(self, result: Mapping[str, Any]) -> None:
+        if self._rules is not None and result.get("rules_id") != self._rules.rules_id:
+            raise WireError("the runtime answers with other ignore rules")
+
+    async def exchange(
+        self,
+        verb: str,
+        *,
+        txn: str = "",
+        operations: Sequence[Mapping[str, Any]] = (),
+        copies: Iterable[tuple[bytes, str]] = (),
+        batch: bytes = b"",
+        deadline_s: float = CALL_S,
+    ) -> Exchange:
+        """Settle the runtime's side, apply what nothing there has overtaken, and learn what changed.
+
+        Args:
+            verb: ``pre`` (before a cell) or ``post`` (after one: always a walk, and small results come along).
+            txn: Transaction of the operations.
+            operations: As :mod:`colab_bridge.agent.sync.service_ops` writes them.
+            copies: Content (digest, path there) that the runtime has under another path already.
+            batch: Content of the operations.
+            deadline_s: Seconds.
+
+        Raises:
+            RemoteFailure: the call failed; nothing or all of it may have been done.
+            WireError: the answer makes no sense.
+        """
+        params = {"gen": self.gen, "txn": txn, "rules_id": self._rules.rules_id if self._rules else ""}
+        body = {"ops": list(operations), "copies": [[digest.hex(), path] for digest, path in copies]}
+        payload = pack_envelope(body, batch) if operations else b""
+        result, answer = await self._call(verb, params, payload, deadline_s=deadline_s)
+        self._check_rules(result)
+        return self._read_exchange(result, answer)
+
+    def _read_exchange(self, result: Mapping[str, Any], answer: bytes) -> Exchange:
+        gen, root = _whole(result, "gen"), _digest(result.get("root"))
+        if not answer:
+            if self.tree is None or gen != self.gen or root != self.tree.kept.digest:
+                raise WireError("the runtime says that nothing changed, and something did")
+            return Exchange(tree=self.tree, gen=gen, root=root, walked=result.get("walked") is True)
+        body, blob = unpack_envelope(answer)
+        tree: Directory | None = None
+        changed: list[tuple[str, Entry | None]] = []
+        if body.get("rows") is not None and self.tree is not None:
+            tree, changed = apply_rows(self.tree, body["rows"])
+            if tree.kept.digest != root:
+                raise WireError("the difference that the runtime tells does not lead to its tree")
+        self.tree, self.gen = tree, gen if tree is not None else 0
+        return Exchange(
+            tree=tree,
+            gen=gen,
+            root=root,
+            changed=tuple(changed),
+            outcomes=tuple(_outcome(item) for item in _items(body, "results", 100_000)),
+            content=dict(unpack_batch(blob, BatchLimits())) if len(blob) else {},
+            unstable=tuple(str(item)[:1024] for item in _items(body, "unstable", 100)),
+            problems=tuple(
+                (str(item[0])[:1024], str(item[1])[:200]) for item in _items(body, "problems", 1000) if item
+            ),
+            walked=result.get("walked") is True,
+        )
+
+    # -- content -----------------------------------------------------------------------------------------------------
+
+    async def have(self, wanted: Sequence[bytes], copies: Iterable[tuple[bytes, str]] = ()) -> frozenset[bytes]:
+        """Return which content the runtime has staged now, after it copied what it has under other paths."""
+        body = {"digests": [digest.hex() for digest in wanted], "copies": [[d.hex(), path] for d, path in copies]}
+        _, answer = await self._call("have", {}, pack_envelope(body))
+        found, _ = unpack_envelope(answer)
+        return frozenset(_digest(item) for item in _items(found, "have", 200_000)) & frozenset(wanted)
+
+    async def put(self, batch: bytes) -> None:
+        """Stage a batch of small files."""
+        await self._call("put", {}, batch, bulk=True)
+
+    async def missing(self, digest: bytes, size: int) -> list[tuple[int, int]]:
+        """Begin, or go on with, a large file there; returns the ranges (offset, length) that it lacks."""
+        result, _ = await self._call("chunk", {"digest": digest.hex(), "size": size, "begin": True}, bulk=True)
+        ranges = [(int(item[0]), int(item[1])) for item in _items(result, "missing", 100_000)]
+        if any(offset < 0 or length <= 0 or offset + length > size for offset, length in ranges):
+            raise WireError("a range outside of its file")
+        return ranges
+
+    async def chunk(self, digest: bytes, offset: int, data: bytes) -> None:
+        """Send a piece of a large file."""
+        await self._call("chunk", {"digest": digest.hex(), "offset": offset}, data, bulk=True)
+
+    async def finish(self, digest: bytes) -> None:
+        """Have a large file verified there.
+
+        Raises:
+            RemoteFailure: code ``mismatch``: the bytes are others; they are forgotten there.
+        """
+        await self._call("chunk", {"digest": digest.hex(), "finish": True}, deadline_s=120.0, bulk=True)
+
+    async def sign(self, path: str, digest: bytes, block: int) -> bytes:
+        """Return signatures of a file's blocks; refused when the file is another one by now."""
+        params = {"path": path, "digest": digest.hex(), "block": block}
+        _, payload = await self._call("sign", params, deadline_s=120.0, bulk=True)
+        return payload
+
+    async def patch(self, path: str, old: bytes, digest: bytes, size: int, copies: bytes) -> None:
+        """Have ranges of an old file there copied into a large file that is under way."""
+        params = {"path": path, "old": old.hex(), "digest": digest.hex(), "size": size}
+        await self._call("patch", params, copies, deadline_s=120.0, bulk=True)
+
+    async def get_small(self, wanted: Sequence[tuple[bytes, str]], *, bulk: bool = False) -> dict[bytes, memoryview]:
+        """Fetch small files by path and digest; those that changed meanwhile are left out. Not yet verified."""
+        body = {"items": [[digest.hex(), path] for digest, path in wanted]}
+        _, payload = await self._call("get", {}, pack_envelope(body), bulk=bulk)
+        asked = {digest for digest, _ in wanted}
+        return {digest: data for digest, data in unpack_batch(payload, BatchLimits()) if digest in asked}
+
+    async def get_range(self, path: str, digest: bytes, offset: int, length: int, *, bulk: bool = True) -> bytes:
+        """Fetch a range of a file; refused when the file is another one by now."""
+        params = {"path": path, "digest": digest.hex(), "offset": offset, "length": length}
+        _, payload = await self._call("get", params, bulk=bulk)
+        if len(payload) != length:
+            raise RemoteFailure("moved", "the file has become shorter")
+        return payload
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    async def watch(self, *, on: bool) -> bool:
+        """Switch notifications of changes; returns whether there are any."""
+        result, _ = await self._call("watch", {"on": on})
+        return result.get("watching") is True
+
+    async def ask(
+        self, verb: str, params: Mapping[str, Any], payload: bytes = b"", *, bulk: bool = False
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """Call a verb for single files (``list``, ``stat``, ``read``, ``write``, ``remove``, ``trash``)."""
+        return await self._call(verb, params, payload, bulk=bulk)
+
+
+def _text(values: Mapping[str, Any], name: str, most: int) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or len(value) > most:
+        raise WireError(f"the runtime's answer lacks {name}")
+    return value
+
+
+def _whole(values: Mapping[str, Any], name: str) -> int:
+    value = values.get(name)
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise WireError(f"the runtime's answer lacks {name}")
+    return value
+
+
+def _items(values: Mapping[str, Any], name: str, most: int) -> list[Any]:
+    value = values.get(name) or []
+    if not isinstance(value, list) or len(value) > most:
+        raise WireError(f"the runtime's answer has too many {name}")
+    return value
+
+
+def _digest(value: object) -> bytes:
+    try:
+        raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise WireError("a digest is no digest")
+    return raw
+
+
+def _json(payload: bytes) -> object:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise WireError("a page is no page") from error
+
+
+def _outcome(item: object) -> Outcome:
+    if not isinstance(item, list) or len(item) != 4 or not isinstance(item[1], bool):
+        raise WireError("a result is no result")
+    return Outcome(path=checked_path(item[0]), ok=item[1], code=str(item[2])[:40], sentence=str(item[3])[:200])
