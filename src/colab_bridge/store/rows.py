@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from colab_bridge.model.jobs import Notice, NoticeState, Occasion, Schedule
 from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind, RunStatus, Session, SessionState
 from colab_bridge.model.runtime import RuntimeHandle
 
@@ -15,8 +16,12 @@ __all__ = [
     "RowError",
     "kernel_from_row",
     "kernel_to_row",
+    "notice_from_row",
+    "notice_to_row",
     "run_from_row",
     "run_to_row",
+    "schedule_from_row",
+    "schedule_to_row",
     "session_from_row",
     "session_to_row",
     "text_in",
@@ -139,6 +144,78 @@ def run_from_row(row: sqlite3.Row) -> Run:
         created_at=_real(row, "created_at"),
         finished_at=None if row["finished_at"] is None else _real(row, "finished_at"),
         progress=_object(row, "progress"),
+    )
+
+
+def notice_to_row(notice: Notice) -> dict[str, Value]:
+    """Return the columns of a notice."""
+    return {
+        "id": text_in(notice.id),
+        "run": text_in(notice.run),
+        "occasion": notice.occasion.value,
+        "channel": text_in(notice.channel),
+        "state": notice.state.value,
+        "subject": text_in(notice.subject),
+        "body": _json_in(notice.body),
+        "due_at": notice.due_at,
+        "tries": notice.tries,
+        "created_at": notice.created_at,
+    }
+
+
+def notice_from_row(row: sqlite3.Row) -> Notice:
+    """Return the notice of a row.
+
+    Raises:
+        RowError: a column cannot be read.
+    """
+    return Notice(
+        id=_text(row, "id"),
+        run=_text(row, "run"),
+        occasion=_choice(row, "occasion", Occasion),
+        channel=_text(row, "channel"),
+        state=_choice(row, "state", NoticeState),
+        subject=_text(row, "subject"),
+        body=_object(row, "body"),
+        due_at=_real(row, "due_at"),
+        tries=_integer(row, "tries"),
+        created_at=_real(row, "created_at"),
+    )
+
+
+def schedule_to_row(schedule: Schedule) -> dict[str, Value]:
+    """Return the columns of a schedule."""
+    return {
+        "id": text_in(schedule.id),
+        "project": text_in(schedule.project),
+        "title": text_in(schedule.title),
+        "rule": text_in(schedule.rule),
+        "request": _json_in(schedule.request),
+        "created_at": schedule.created_at,
+        "next_at": schedule.next_at,
+        "last_run": text_in(schedule.last_run),
+        "last_due": schedule.last_due,
+        "last_error": text_in(schedule.last_error),
+    }
+
+
+def schedule_from_row(row: sqlite3.Row) -> Schedule:
+    """Return the schedule of a row.
+
+    Raises:
+        RowError: a column cannot be read.
+    """
+    return Schedule(
+        id=_text(row, "id"),
+        project=_text(row, "project"),
+        title=_text(row, "title"),
+        rule=_text(row, "rule"),
+        request=_object(row, "request"),
+        created_at=_real(row, "created_at"),
+        next_at=_real(row, "next_at"),
+        last_run=_text(row, "last_run"),
+        last_due=_real(row, "last_due"),
+        last_error=_text(row, "last_error"),
     )
 
 

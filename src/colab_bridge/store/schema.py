@@ -62,6 +62,40 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_by_project ON runs (project, created_at, id)",
         "CREATE INDEX runs_by_status ON runs (status, created_at, id)",
     ),
+    (
+        """CREATE TABLE notices (
+            id TEXT NOT NULL PRIMARY KEY,
+            run TEXT NOT NULL,
+            occasion TEXT NOT NULL,
+            channel TEXT NOT NULL,
+            state TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            body TEXT NOT NULL,
+            due_at REAL NOT NULL,
+            tries INTEGER NOT NULL,
+            created_at REAL NOT NULL
+        )""",
+        "CREATE INDEX notices_by_state ON notices (state, due_at)",
+        """CREATE TABLE schedules (
+            id TEXT NOT NULL PRIMARY KEY,
+            project TEXT NOT NULL,
+            title TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            request TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            next_at REAL NOT NULL,
+            last_run TEXT NOT NULL,
+            last_due REAL NOT NULL,
+            last_error TEXT NOT NULL
+        )""",
+        # How long a piece of code took; the key is a hash of it.
+        """CREATE TABLE durations (
+            id INTEGER PRIMARY KEY,
+            key TEXT NOT NULL,
+            seconds REAL NOT NULL
+        )""",
+        "CREATE INDEX durations_by_key ON durations (key, id)",
+    ),
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

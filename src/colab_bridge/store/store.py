@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from colab_bridge.errors import UserError
+from colab_bridge.model.jobs import Notice, NoticeState, Schedule
 from colab_bridge.model.records import KernelRecord, Run, RunStatus, Session
 from colab_bridge.ports.clock import Clock, SystemClock
 from colab_bridge.store.database import open_database, translated
@@ -16,8 +17,12 @@ from colab_bridge.store.rows import (
     Value,
     kernel_from_row,
     kernel_to_row,
+    notice_from_row,
+    notice_to_row,
     run_from_row,
     run_to_row,
+    schedule_from_row,
+    schedule_to_row,
     session_from_row,
     session_to_row,
     text_in,
@@ -28,6 +33,10 @@ __all__ = ["Store"]
 _Record = TypeVar("_Record")
 # Unreadable rows are reported one by one up to this number of lines, which is more than anybody reads.
 _MAX_NOTICES = 50
+# The last few runs tell how long the next one takes; older ones were of other data.
+_KEPT_DURATIONS = 10
+# A cell that has not run among this many executions is forgotten.
+_ALL_DURATIONS = 20_000
 
 
 class Store:
@@ -167,6 +176,55 @@ class Store:
         if row is None:
             return None
         return row[0].decode("utf-8", "surrogatepass") if isinstance(row[0], bytes) else str(row[0])
+
+    def put_notice(self, notice: Notice) -> None:
+        """Add a notice, or replace the one with the same id."""
+        self._upsert("notices", "id", notice_to_row(notice))
+
+    def notice(self, notice_id: str) -> Notice | None:
+        """Return a notice by id."""
+        return self._one("notices", notice_from_row, {"id": notice_id})
+
+    def notices_of(self, *, run: str | None = None, state: NoticeState | None = None) -> list[Notice]:
+        """Return notices of one run, in one state, or both; in the order in which they are due."""
+        return self._many("notices", notice_from_row, {"run": run, "state": state}, "due_at, id")
+
+    def prune_notices(self, older_than_s: float) -> None:
+        """Forget notices that were made longer ago; their runs have ended long since."""
+        self._execute("DELETE FROM notices WHERE created_at < ?", (self._clock.time() - older_than_s,))
+
+    def put_schedule(self, schedule: Schedule) -> None:
+        """Add a schedule, or replace the one with the same id."""
+        self._upsert("schedules", "id", schedule_to_row(schedule))
+
+    def schedule(self, schedule_id: str) -> Schedule | None:
+        """Return a schedule by id."""
+        return self._one("schedules", schedule_from_row, {"id": schedule_id})
+
+    def schedules(self, project: str | None = None) -> list[Schedule]:
+        """Return all schedules, or those of one project, oldest first."""
+        return self._many("schedules", schedule_from_row, {"project": project}, "created_at, id")
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Forget a schedule; its runs stay listed. No error when it is unknown."""
+        self._execute("DELETE FROM schedules WHERE id = ?", (text_in(schedule_id),))
+
+    def add_duration(self, key: str, seconds: float) -> None:
+        """Remember how long a piece of code took; of each piece the last few times are kept.
+
+        Args:
+            key: Hash of the code.
+            seconds: From its start to its end.
+        """
+        self._execute("INSERT INTO durations (key, seconds) VALUES (?, ?)", (key, seconds))
+        kept = "SELECT id FROM durations WHERE key = ? ORDER BY id DESC LIMIT ?"
+        self._execute(f"DELETE FROM durations WHERE key = ? AND id NOT IN ({kept})", (key, key, _KEPT_DURATIONS))
+        self._execute("DELETE FROM durations WHERE id <= (SELECT max(id) FROM durations) - ?", (_ALL_DURATIONS,))
+
+    def durations(self, key: str) -> list[float]:
+        """Return how many seconds a piece of code took the last times, newest first."""
+        rows = self._execute("SELECT seconds FROM durations WHERE key = ? ORDER BY id DESC", (key,)).fetchall()
+        return [float(row[0]) for row in rows if isinstance(row[0], (int, float))]
 
     def prune_runs(self, older_than_s: float, keep: int) -> int:
         """Forget finished runs that are both older than an age and not among the newest.
