@@ -95,6 +95,10 @@ class KernelActivity:
             return _reply_error(message)
         return None
 
+    def under_way(self) -> dict[str, dict[str, Any]]:
+        """Return the headers of executions, by id, that have not ended."""
+        return {msg_id: execution.header for msg_id, execution in self._executions.items()}
+
     def half_ended(self) -> dict[str, dict[str, Any]]:
         """Return the headers of executions, by id, that were answered and have not been reported idle."""
         return {

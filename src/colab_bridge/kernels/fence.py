@@ -104,6 +104,11 @@ class RequestFence:
             del self._requests[parent_id]
         return []
 
+    def arrived(self, msg_id: str) -> None:
+        """Take the word of a reliable link that a request has reached the kernel's machine: it is not sent again."""
+        if (request := self._requests.get(msg_id)) is not None:
+            request.arrived = True
+
     def pending(self) -> list[RawMessage]:
         """Return what has been sent and not been answered, shell requests first, in order."""
         return [request.message for request in self._requests.values()] + list(self._inputs.values())

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import functools
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import UserError
 from colab_bridge.kernels.activity import KernelActivity
+from colab_bridge.kernels.adoption import Inheritance
+from colab_bridge.kernels.barrier_gate import BarrierGate
 from colab_bridge.kernels.fence import RequestFence, probe
 from colab_bridge.kernels.idle_watch import IdleWatch
+from colab_bridge.kernels.journal_intake import JournalIntake
+from colab_bridge.kernels.notes import note_of
+from colab_bridge.kernels.own_messages import OwnMessages
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
+from colab_bridge.ports.barrier import Barrier
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.upstream import LinkState, Upstream, UpstreamEvents
-from colab_bridge.wire.jupyter_ws import decode_v1, v1_chunks
+from colab_bridge.wire.jupyter_ws import v1_chunks
 from colab_bridge.wire.message import MessageError, RawMessage, dump_json
 
 __all__ = ["HubKernel", "note_of"]
@@ -38,7 +44,9 @@ ADOPTED_ENTRIES = 5_000
 
 
 class HubKernel:
-    """One remote kernel: upstream, record, activity, fence.
+    """One remote kernel: upstream, record, activity, fence, barrier.
+
+    Where the upstream is reliable, the fence only listens: it is asked when the link falls back to one that is not.
 
     Args:
         kernel_id: Our id of the kernel.
@@ -64,9 +72,11 @@ class HubKernel:
         self._on_state = on_state
         self._activity = KernelActivity()
         self._fence = RequestFence()
-        self._own_session = new_id("hub")
+        self._own = OwnMessages()
         self._own_requests: deque[str] = deque(maxlen=64)
         self._held: deque[RawMessage] = deque()
+        self._gate: BarrierGate | None = None
+        self._journal = JournalIntake(self, clock, upstream.recorded, getattr(record, 'last_origin', 0))
         self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._state = KernelState.STARTING
@@ -74,21 +84,40 @@ class HubKernel:
         self._heard = False
         self._closed = False
         self._expect_death = False
+        self._taken_over = False
+        self._server_busy: bool | None = None
 
     # -- life ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Keep the link up until cancelled or until the kernel is gone."""
-        events = UpstreamEvents(message=self._on_message, state=self._on_link, gap=self.declare_loss)
         try:
-            await self._upstream.run(events)
+            await self._upstream.run(self.events())
         finally:
             self._set_state(KernelState.DEAD if self.link is LinkState.GONE else self._state)
+
+    def events(self) -> UpstreamEvents:
+        """Return what the upstream is to call."""
+        return UpstreamEvents(
+            message=self._on_message, state=self._on_link, gap=self.declare_loss, journal=self._journal
+        )
+
+    def set_barrier(self, barrier: Barrier | None) -> None:
+        """Have a barrier called around each execution from now on, or none."""
+        if self._gate is not None:
+            self._gate.dissolve()
+        self._gate = None
+        if barrier is not None:
+            self._gate = BarrierGate(
+                barrier, self._transmit, self._refuse_unready, self._warn, self._activity.under_way()
+            )
 
     def close(self) -> None:
         """Close the record; readers see its end. Nothing is sent to the kernel."""
         self._closed = True
         self._idle_watch.stop()
+        if self._gate is not None:
+            self._gate.close()
         self.record.close()
 
     @property
@@ -103,8 +132,8 @@ class HubKernel:
 
     @property
     def busy(self) -> bool:
-        """Whether at least one execution has not ended."""
-        return self._activity.busy
+        """Whether at least one execution has not ended, as far as that is known yet."""
+        return self._activity.busy or self._journal.catching_up
 
     @property
     def died(self) -> str:
@@ -114,6 +143,9 @@ class HubKernel:
     def adopt(self, *, after: int | None, server_says_busy: bool | None) -> None:
         """Take over from a daemon that was killed: read what was under way from the record.
 
+        Requests that may not have reached the kernel are sent again, now or after the first connection, depending on
+        the upstream.
+
         Args:
             after: Record number from which unfinished work is looked for; None for the last few thousand entries.
             server_says_busy: What the Jupyter server reports as the kernel's execution state; None when it did not
@@ -122,34 +154,28 @@ class HubKernel:
         if after is None:
             after = self.record.next_seq - 1 - ADOPTED_ENTRIES
         cursor = max(after, self.record.first_seq - 1)
+        found = Inheritance(activity=self._activity, fence=self._fence)
         while entries := self.record.read(cursor):
             for entry in entries:
-                cursor = entry.seq
-                self._adopt_entry(entry)
-        self._fence.link_lost()
-        if server_says_busy is not None:
-            self._activity.server_reported(busy=server_says_busy)
+                found.take(entry)
+            cursor = entries[-1].seq
+        for msg_id in found.known:
+            self._remember(msg_id)
+        self._heard = found.heard
+        self._taken_over, self._server_busy = True, server_says_busy
+        if self._upstream.reliable:
+            self._journal.expect_backlog()
+            for message in found.unsent.values():
+                self._send(message)
+        else:
+            self._inherit_unreliably()
         self._refresh_state()
 
-    def _adopt_entry(self, entry: Entry) -> None:
-        if entry.kind is EntryKind.NOTE:
-            if note_of(entry).get("type") in ("died", "restarted"):
-                # What was under way has ended there; without this it would be sent again, to another kernel process.
-                self._activity.clear()
-                self._fence.clear()
-            return
-        try:
-            message = decode_v1(entry.body)
-            if entry.kind is EntryKind.UP:
-                self._remember(message.msg_id)
-                self._activity.sent(message)
-                self._fence.sent(message)
-            else:
-                self._heard = True
-                self._activity.received(message)
-                self._fence.received(message)
-        except MessageError:
-            log.warning("unreadable record entry", extra={"kernel": self.id, "seq": entry.seq})
+    def _inherit_unreliably(self) -> None:
+        self._fence.link_lost()
+        if self._server_busy is not None:
+            self._activity.server_reported(busy=self._server_busy)
+        self._server_busy = None
 
     # -- upwards ---------------------------------------------------------------------------------------------
 
@@ -170,19 +196,23 @@ class HubKernel:
         self._remember(message.msg_id)
         self._append(EntryKind.UP, v1_chunks(message))
         self._activity.sent(message)
+        if self._gate is None or not self._gate.holds_up(message):
+            self._transmit(message)
+        self._upstream.set_busy(self._activity.busy)
+        self._refresh_state()
+
+    def _transmit(self, message: RawMessage) -> None:
         if self._fence.active and message.channel == "shell":
             # Sent behind the fence, a request that is lost could not be told from one that never arrived.
             self._held.append(message)
         else:
             self._send(message)
-        self._upstream.set_busy(self._activity.busy)
-        self._refresh_state()
 
     def _send(self, message: RawMessage) -> None:
         try:
             self._upstream.send(message)
         except UserError as error:
-            self._refuse(message, error)
+            self._refuse(message, "MessageTooLarge", error.message, error.hint)
         else:
             self._fence.sent(message)
 
@@ -217,29 +247,43 @@ class HubKernel:
         if len(self._known) > REMEMBERED_REQUESTS:
             self._known.popitem(last=False)
 
-    def _refuse(self, message: RawMessage, error: UserError) -> None:
-        """Answer a request that cannot be carried, as a kernel would answer one that fails."""
-        content = {
-            "status": "error",
-            "ename": "MessageTooLarge",
-            "evalue": error.message,
-            "traceback": [error.message, error.hint],
-            "execution_count": None,
-        }
-        parent = message.header_fields()
-        reply_type = message.msg_type.removesuffix("_request") + "_reply"
-        self._deliver(self._own("iopub", "error", content, parent))
-        self._deliver(self._own(message.channel, reply_type, content, parent))
-        self._deliver(self._own("iopub", "status", {"execution_state": "idle"}, parent))
+    def _refuse(self, request: RawMessage, ename: str, text: str, hint: str) -> None:
+        self._say(self._own.refusal(request, ename, text, hint))
 
-    def _own(self, channel: str, msg_type: str, content: dict[str, Any], parent: dict[str, Any]) -> RawMessage:
-        return RawMessage.build(
-            channel, msg_type, content, msg_id=new_id("hub"), session=self._own_session, parent=parent
-        )
+    def _say(self, messages: Sequence[RawMessage]) -> None:
+        """Deliver messages of our own making, in the kernel's place."""
+        for message in messages:
+            self.pass_down(functools.partial(self._deliver, message), message)
+
+    def _refuse_unready(self, request: RawMessage, text: str, hint: str) -> None:
+        self._refuse(request, "FilesNotReady", text, hint)
+
+    def _warn(self, text: str) -> None:
+        self.note({"type": "notice", "level": "warning", "text": text})
 
     # -- downwards -------------------------------------------------------------------------------------------
 
     def _on_message(self, message: RawMessage) -> None:
+        if self._gate is None or not self._gate.holds_down(lambda: self.receive(message), message):
+            self.receive(message)
+
+    def pass_down(self, deliver: Callable[[], None], message: RawMessage | None = None) -> None:
+        """Deliver what came from a journal, now or when the barrier lets it.
+
+        Args:
+            deliver: Does it.
+            message: The message that is delivered, None for anything else.
+        """
+        if self._gate is None or not self._gate.holds_down(deliver, message):
+            deliver()
+
+    def receive(self, message: RawMessage, origin: int = 0) -> None:
+        """Take one message from the kernel.
+
+        Args:
+            message: As it came, or of our own making in the kernel's place.
+            origin: Its number in the journal on the runtime; 0 for none.
+        """
         self._heard = True
         try:
             message.header_fields()
@@ -251,7 +295,7 @@ class HubKernel:
                 self._idle_watch.received(message)
             else:
                 self._complete_error(message)
-                self._deliver(message)
+                self._deliver(message, origin)
         except MessageError as error:
             log.warning("dropped an unreadable message", extra={"kernel": self.id, "reason": str(error)})
             return
@@ -264,10 +308,10 @@ class HubKernel:
     def _complete_error(self, message: RawMessage) -> None:
         """Put back the ``error`` that the server's output limit took away, before the execution ends."""
         if error := self._activity.missing_error(message):
-            self._deliver(self._own("iopub", "error", error, message.parent_fields()))
+            self._deliver(self._own.make("iopub", "error", error, message.parent_fields()))
 
-    def _deliver(self, message: RawMessage) -> None:
-        self._append(EntryKind.DOWN, v1_chunks(message))
+    def _deliver(self, message: RawMessage, origin: int = 0) -> None:
+        self._append(EntryKind.DOWN, v1_chunks(message), origin)
         self._activity.received(message)
         if (death := self._activity.take_death()) is not None and not self._expect_death:
             self._mark_dead(death)
@@ -277,12 +321,65 @@ class HubKernel:
 
     def _idle_lost(self, header: dict[str, Any]) -> None:
         self.declare_loss("the end of an execution was not reported; output before it may be missing too")
-        self._deliver(self._own("iopub", "status", {"execution_state": "idle"}, header))
+        self._say([self._own.idle(header)])
+
+    # -- what a journal on the runtime tells -----------------------------------------------------------------
+
+    def request_arrived(self, message: RawMessage, origin: int) -> None:
+        """Take the journal's word that a request has reached the runtime; see :mod:`.journal_intake`."""
+        try:
+            msg_id, msg_type = message.msg_id, message.msg_type
+            message.parent_fields()
+        except MessageError as error:
+            log.warning("dropped an unreadable request", extra={"kernel": self.id, "reason": str(error)})
+            return
+        if msg_id in self._own_requests:
+            return
+        if msg_id in self._known:
+            self._append(EntryKind.NOTE, dump_json({"type": "sent", "msg_id": msg_id}), origin)
+            self._fence.arrived(msg_id)
+            return
+        log.info("request of somebody else", extra={"kernel": self.id, "type": msg_type})
+        self._remember(msg_id)
+        self._append(EntryKind.UP, v1_chunks(message), origin)
+        self._activity.sent(message)
+        self._upstream.set_busy(self._activity.busy)
+        self._refresh_state()
+
+    def write_note(self, note: Mapping[str, Any], origin: int) -> None:
+        """Write an entry of the journal's own into the record."""
+        self._append(EntryKind.NOTE, dump_json(note), origin)
+
+    def kernel_died(self, reason: str, origin: int) -> None:
+        """Count the kernel as dead because the runtime says so."""
+        if self._died:
+            return
+        self._mark_dead(reason if self._heard else f"the kernel ended while it was starting ({reason})", origin)
+        self._refresh_state()
+
+    def caught_up(self) -> None:
+        """Look anew whether the kernel is busy, now that the journal has been read."""
+        self._refresh_state()
+
+    def fall_back(self, reason: str, unsent: Sequence[RawMessage]) -> None:
+        """Go on with a link that is not reliable, from now on.
+
+        Args:
+            reason: Why, for a log.
+            unsent: Requests that certainly did not reach the kernel.
+        """
+        log.warning("the tunnel is not used any more", extra={"kernel": self.id, "reason": reason})
+        if self._taken_over or self._heard:
+            self._declare_if_busy("the reliable connection to the kernel was lost while it was busy")
+        self._inherit_unreliably()
+        for message in unsent:
+            self._send(message)
+        self._refresh_state()
 
     def _ask_for_idle(self) -> str | None:
         if self.link is not LinkState.CONNECTED:
             return None
-        return self._send_own(probe(new_id("hub"), self._own_session))
+        return self._send_own(probe(new_id("hub"), self._own.session))
 
     def _send_own(self, request: RawMessage) -> str:
         self._own_requests.append(request.msg_id)
@@ -293,22 +390,21 @@ class HubKernel:
         """Close executions whose reply the server threw away: a later request on the same channel was answered."""
         for header in self._fence.unanswered():
             self.declare_loss("the reply of an execution was lost while the connection was down")
-            content: dict[str, Any] = {
-                "status": "error",
-                "ename": "OutputLost",
-                "evalue": "the execution has ended, but its reply was lost while the connection was down",
-                "traceback": [],
-                "execution_count": None,
-            }
-            self._deliver(self._own("shell", "execute_reply", content, header))
-            self._deliver(self._own("iopub", "status", {"execution_state": "idle"}, header))
+            self._say(self._own.lost_reply(header))
 
-    def _mark_dead(self, reason: str) -> None:
+    def _mark_dead(self, reason: str, origin: int = 0) -> None:
         self._died = reason
+        self._forget_requests()
+        self.write_note({"type": "died", "text": reason}, origin)
+
+    def _forget_requests(self) -> None:
+        """Count everything under way as ended, because the kernel process that did it is gone."""
+        if self._gate is not None:
+            self._gate.release()
+            self._gate.kernel_gone()
         self._activity.clear()
         self._fence.clear()
         self._held.clear()
-        self.note({"type": "died", "text": reason})
 
     def fail(self, reason: str) -> None:
         """Count the kernel as dead because its link ended for good."""
@@ -328,9 +424,8 @@ class HubKernel:
         try:
             yield
             self._died = ""
-            self._activity.clear()
-            self._fence.clear()
-            self._held.clear()
+            self._forget_requests()
+            self._journal.expect_restart()
             self.note({"type": "restarted", "text": "the kernel was restarted; its variables are gone"})
             # Servers make sure at the start of a connection, and only then, that they hear what the kernel publishes.
             self._upstream.set_busy(False)
@@ -340,9 +435,13 @@ class HubKernel:
             self._refresh_state()
 
     def declare_takeover(self) -> None:
-        """Say that another daemon process goes on here, which cannot know what the first one missed."""
+        """Say that another daemon process goes on here, where it cannot know what the first one missed."""
+        if not self._upstream.reliable:
+            self._declare_if_busy("the daemon was stopped while the kernel was busy")
+
+    def _declare_if_busy(self, reason: str) -> None:
         if self._activity.busy:
-            self.declare_loss("the daemon was stopped while the kernel was busy")
+            self.declare_loss(reason)
 
     # -- link and state --------------------------------------------------------------------------------------
 
@@ -365,7 +464,7 @@ class HubKernel:
         # A fence whose reply went down with the connection would hold back requests for ever.
         if self._upstream.reliable or not (self._fence.pending() or self._fence.active):
             return
-        fence = probe(new_id("hub"), self._own_session)
+        fence = probe(new_id("hub"), self._own.session)
         for answer in self._fence.start(fence.msg_id):
             self._upstream.send(answer)
         self._send_own(fence)
@@ -378,17 +477,18 @@ class HubKernel:
         elif self.link is LinkState.CONNECTING:
             self._set_state(KernelState.STARTING)
         else:
-            self._set_state(KernelState.BUSY if self._activity.busy else KernelState.IDLE)
+            self._set_state(KernelState.BUSY if self.busy else KernelState.IDLE)
 
     def _set_state(self, state: KernelState) -> None:
         if state is not self._state:
             self._state = state
             self._on_state(self)
 
-    def _append(self, kind: EntryKind, body: Any) -> int:
+    def _append(self, kind: EntryKind, body: Any, origin: int = 0) -> int:
         if self._closed:
             return self.record.next_seq - 1
-        return self.record.append(kind, body, self._clock.time())
+        more = {'origin': origin} if origin else {}
+        return self.record.append(kind, body, self._clock.time(), **more)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -420,12 +520,3 @@ def _answer(message: RawMessage) -> RawMessage:
     except MessageError:
         return RawMessage("shell", message.header, message.parent, message.metadata, b"{}", message.buffers)
     return message
-
-
-def note_of(entry: Entry) -> dict[str, Any]:
-    """Return the JSON object of a note entry; empty when it is unreadable."""
-    try:
-        value = json.loads(entry.body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,0 +1,171 @@
+"""What a hub does with the entries of a journal on the runtime; implements ``ports.upstream.JournalEvents``.
+
+Messages from the kernel go the way of all messages. The rest:
+
+* **Requests come back.** The journal holds what went to the kernel too. One that this daemon has recorded already is
+  not recorded twice: a small note ``{"type": "sent", "msg_id": ...}`` takes its place and its number, so that after a
+  kill the record alone tells which requests arrived, and the others are sent again. One that nobody here knows (of a
+  job on the runtime, of another daemon) is recorded as a request.
+* **The runtime's word on the kernel** is needed because no server tells of its death in a tunnel. A restart that was
+  asked for here causes such words as well, and those are expected.
+* **Catching up.** After a restart of the daemon a kernel counts as busy until the journal is read up to the end that
+  it had then: what was executed meanwhile is not over before its output is here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from colab_bridge.ports.clock import Clock
+from colab_bridge.wire.message import RawMessage
+
+__all__ = ["JournalHost", "JournalIntake"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds after a restart on purpose during which the runtime's word on the old process may still come.
+RESTART_GRACE_S = 30.0
+_MAX_TEXT = 500
+_JOB_MEMBERS = ("job", "event", "index", "msg_id")
+
+
+class JournalHost(Protocol):
+    """What the intake needs of its hub."""
+
+    def pass_down(self, deliver: Callable[[], None], message: RawMessage | None = None) -> None:
+        """Deliver now, or when the barrier lets it."""
+        ...
+
+    def receive(self, message: RawMessage, origin: int) -> None:
+        """Take one message from the kernel."""
+        ...
+
+    def request_arrived(self, message: RawMessage, origin: int) -> None:
+        """Take the word that a request has reached the runtime."""
+        ...
+
+    def write_note(self, note: Mapping[str, Any], origin: int) -> None:
+        """Write an entry of the journal's own into the record."""
+        ...
+
+    def kernel_died(self, reason: str, origin: int) -> None:
+        """Count the kernel as dead."""
+        ...
+
+    def caught_up(self) -> None:
+        """Look anew whether the kernel is busy."""
+        ...
+
+    def fall_back(self, reason: str, unsent: Sequence[RawMessage]) -> None:
+        """Go on with a link that is not reliable."""
+        ...
+
+
+class JournalIntake:
+    """Sorts the entries of one kernel's journal.
+
+    Args:
+        host: The hub.
+        clock: Time source.
+        recorded: Called with each entry's number once it has been dealt with.
+        cursor: Number of the last entry that is in the record.
+    """
+
+    def __init__(self, host: JournalHost, clock: Clock, recorded: Callable[[int], None], cursor: int) -> None:
+        self._host = host
+        self._clock = clock
+        self._recorded = recorded
+        self._cursor = cursor
+        self._catching_up = False
+        self._end: int | None = None
+        self._restart_until = float("-inf")
+
+    # -- what the hub says -----------------------------------------------------------------------------------
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether the journal holds entries from before the link came up that are not in the record yet."""
+        return self._catching_up
+
+    def expect_backlog(self) -> None:
+        """Count the kernel as busy until the end of the journal is known and reached."""
+        self._catching_up = True
+
+    def expect_restart(self) -> None:
+        """Take the next words about a death or a restart as what was asked for here."""
+        self._restart_until = self._clock.monotonic() + RESTART_GRACE_S
+
+    # -- the port --------------------------------------------------------------------------------------------
+
+    def message(self, message: RawMessage, origin: int) -> None:
+        """Take one message from the kernel."""
+        self._host.pass_down(lambda: self._take(message, origin), message)
+
+    def _take(self, message: RawMessage, origin: int) -> None:
+        self._host.receive(message, origin)
+        self._done(origin)
+
+    def request(self, message: RawMessage, origin: int) -> None:
+        """Take one message that went to the kernel."""
+        self._host.pass_down(lambda: self._take_request(message, origin))
+
+    def _take_request(self, message: RawMessage, origin: int) -> None:
+        self._host.request_arrived(message, origin)
+        self._done(origin)
+
+    def note(self, note: Mapping[str, Any], origin: int) -> None:
+        """Take a word of the journal itself."""
+        self._host.pass_down(lambda: self._take_note(note, origin))
+
+    def _take_note(self, note: Mapping[str, Any], origin: int) -> None:
+        kind, text = note.get("type"), str(note.get("text", ""))[:_MAX_TEXT]
+        if kind == "lost":
+            self._host.write_note({"type": "lost", "text": text}, origin)
+        elif kind in ("died", "restarted"):
+            self._process_changed(str(kind), text, origin)
+        elif kind == "job":
+            self._host.write_note(_job_note(note), origin)
+        else:
+            log.warning("unknown note of the journal", extra={"kind": str(kind)[:40]})
+        self._done(origin)
+
+    def _process_changed(self, kind: str, text: str, origin: int) -> None:
+        if self._clock.monotonic() < self._restart_until:
+            if kind == "restarted":
+                self._restart_until = float("-inf")
+            return
+        self._host.kernel_died(text or ("the kernel died" if kind == "died" else "the kernel was restarted"), origin)
+
+    def end_known(self, last: int) -> None:
+        """Learn the number of the newest entry."""
+        self._end = last
+        self._look()
+
+    def _look(self) -> None:
+        if self._catching_up and self._end is not None and self._cursor >= self._end:
+            self._catching_up = False
+            self._host.caught_up()
+
+    def fallback(self, reason: str, unsent: Sequence[RawMessage]) -> None:
+        """Go on with a link that is not reliable."""
+        self._catching_up = False
+        self._host.fall_back(reason, unsent)
+
+    def _done(self, origin: int) -> None:
+        self._cursor = origin
+        self._recorded(origin)
+        self._look()
+
+
+def _job_note(note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a job's note that are known, each no longer than it may be."""
+    kept: dict[str, Any] = {"type": "job"}
+    for name in _JOB_MEMBERS:
+        value = note.get(name)
+        if isinstance(value, str):
+            kept[name] = value[:_MAX_TEXT]
+        elif isinstance(value, int):
+            kept[name] = value
+    return kept
