@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -13,10 +14,12 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
+from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import UserError
 from colab_bridge.execution.jobs import Jobs
+from colab_bridge.execution.notices import NoticeService
 from colab_bridge.execution.repair import NotebookRepair
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
@@ -48,6 +51,7 @@ class App:
         front_ends: Who is attached to kernels.
         runs: Runs.
         jobs: The runs among them that nobody has to watch.
+        announcer: Tells the user what has become of runs.
         clock: Time source.
         stopping: Set when the process is to end.
         recovered: Set when everything that an earlier daemon left has been taken over.
@@ -62,6 +66,7 @@ class App:
     front_ends: FrontEnds
     runs: RunService
     jobs: Jobs
+    announcer: NoticeService
     clock: Clock
     stopping: anyio.Event
     recovered: anyio.Event
@@ -78,7 +83,8 @@ class App:
 
     def all_notices(self) -> list[str]:
         """Return every sentence that ``status`` shows."""
-        return [*self.notices, *self.store.notices, *self.sessions.notices]
+        problem = [self.announcer.problem] if self.announcer.problem else []
+        return [*self.notices, *self.store.notices, *self.sessions.notices, *problem]
 
 
 @contextlib.asynccontextmanager
@@ -114,6 +120,10 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             )
             front_ends.on_orphaned(repair.begin, repair.leave)
             runs = RunService(store, sessions, pool, paths, clock, tasks)
+            announcer = NoticeService(
+                store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
+            )
+            runs.observe(announcer)
             app = App(
                 paths=paths,
                 store=store,
@@ -122,12 +132,14 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 front_ends=front_ends,
                 runs=runs,
                 jobs=Jobs(store, runs),
+                announcer=announcer,
                 clock=clock,
                 stopping=stopping,
                 recovered=anyio.Event(),
                 started_at=clock.time(),
                 notices=notices,
             )
+            tasks.start_soon(announcer.run, app.recovered)
             tasks.start_soon(_take_over, app, settings.record.keep_days)
             try:
                 yield app

@@ -194,6 +194,7 @@ class RunService:
                 "run_cwd": prepared.cwd,
                 "save_interval_s": settings.notebook.save_interval_s,
                 "collapse_progress": settings.notebook.collapse_progress,
+                "announce": settings.notify.model_dump(include={"when", "after_s", "desktop"}),
                 "local": session.provider == "local" and not session.options.get("isolated"),
                 **({"cell_keys": file.cell_keys()} if file else {}),
                 **({"schedule": schedule} if schedule else {}),
