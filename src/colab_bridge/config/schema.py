@@ -186,6 +186,10 @@ class Settings(_Section):
         allow_inf_nan=False,
         description="seconds in which a new start of the same notebook counts as a restart",
     )
+    transport: Literal["auto", "tunnel", "websocket"] = Field(
+        default="auto",
+        description="how kernels are reached: tunnel (through the agent), websocket, or auto for the best there is",
+    )
     port: int = Field(default=0, ge=0, le=65535, description="port of the daemon on this machine; 0: any free one")
     notebook: NotebookSettings = Field(default_factory=NotebookSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)

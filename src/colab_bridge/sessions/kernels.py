@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,10 +18,15 @@ from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientErr
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.kernels.upstream_choice import ChosenUpstream
+from colab_bridge.kernels.upstream_tunnel import TunnelUpstream
 from colab_bridge.kernels.upstream_ws import WebSocketUpstream
-from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState
+from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState, Session
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.upstream import Upstream
+from colab_bridge.sessions.agents import Agents
+from colab_bridge.sessions.transports import KernelTransport, Transport, wants_tunnel
 from colab_bridge.store.store import Store
 
 __all__ = ["KernelPool"]
@@ -44,6 +50,8 @@ class KernelPool:
         tasks: Owner of the link tasks.
         endpoint_of: Gives the way in to the runtime of a session, by session name.
         record_bytes: Size limit of one kernel's record.
+        agents: Where tunnels come from; None for no tunnels at all.
+        transport_of: Tells which transport a new kernel of a session is to have, by session name.
     """
 
     def __init__(
@@ -55,7 +63,12 @@ class KernelPool:
         endpoint_of: Callable[[str], Awaitable[Endpoint]],
         *,
         record_bytes: int,
+        agents: Agents | None = None,
+        transport_of: Callable[[str], Transport] = lambda session: Transport.WEBSOCKET,  # noqa: ARG005  # a default
     ) -> None:
+        self._agents = agents
+        self._transport_of = transport_of
+        self._transports: dict[str, KernelTransport] = {}
         self._store = store
         self._records = records
         self._clock = clock
@@ -136,9 +149,11 @@ class KernelPool:
         self._servers[session] = (endpoint, server)
         return server
 
-    async def forget_server(self, session: str) -> None:
-        """Close the REST client of a session that ends."""
-        if known := self._servers.pop(session, None):
+    async def forget_session(self, session: Session) -> None:
+        """End the agent of a session that ends, unless others use it, and close its REST client."""
+        if self._agents is not None:
+            await self._agents.stop(session)
+        if known := self._servers.pop(session.name, None):
             await known[1].aclose()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -167,6 +182,7 @@ class KernelPool:
             UserError: the kernelspec does not exist.
         """
         server = await self.server(session)
+        transport = self._transport_for(session)
         specs = await server.kernelspecs()
         name = spec or specs.default
         if name not in specs.specs:
@@ -187,7 +203,8 @@ class KernelPool:
             spec=name,
             language=specs.specs[name].language.lower(),
             cwd=cwd,
-            identity=dict(identity or {}),
+            # What a kernel began with it keeps: its journal, or the server's memory, is in one place only.
+            identity={**(identity or {}), "transport": str(transport)},
             created_at=self._clock.time(),
         )
         try:
@@ -231,16 +248,61 @@ class KernelPool:
     def _open(self, kernel: KernelRecord, *, start: bool = True) -> HubKernel:
         record = MessageRecord.open(self._records / kernel.id, max_bytes=self._record_bytes)
 
-        async def endpoint() -> Endpoint:
-            return await self._endpoint_of(kernel.session)
-
-        upstream = WebSocketUpstream(endpoint, kernel.remote_id, kernel.ws_session_id)
+        upstream = self._upstream(kernel, record, new=start)
         hub = HubKernel(kernel.id, record, upstream, self._clock, self._state_changed)
         self._hubs[kernel.id] = hub
         self._kernels[kernel.id] = kernel
         if start:
             self._tasks.start_soon(self._keep_link, kernel, hub)
         return hub
+
+    def _upstream(self, kernel: KernelRecord, record: MessageRecord, *, new: bool) -> Upstream:
+        async def endpoint() -> Endpoint:
+            return await self._endpoint_of(kernel.session)
+
+        def plain() -> Upstream:
+            return WebSocketUpstream(endpoint, kernel.remote_id, kernel.ws_session_id)
+
+        transport = Transport.parse(kernel.identity.get("transport"))
+        session = self._store.session(kernel.session)
+        agents = self._agents
+        if transport is Transport.WEBSOCKET or session is None or agents is None:
+            self._transports[kernel.id] = KernelTransport(way="websocket")
+            return plain()
+
+        async def tunnel() -> TunnelUpstream:
+            return await agents.tunnel(session, kernel.remote_id, lambda: record.last_origin, patient=not new)
+
+        def chosen(way: str, reason: str) -> None:
+            self._chosen(kernel.id, way, reason)
+
+        self._transports[kernel.id] = KernelTransport(way="")
+        return ChosenUpstream(tunnel, None if transport is Transport.TUNNEL else plain, chosen)
+
+    def _chosen(self, kernel_id: str, way: str, reason: str) -> None:
+        """Note how a kernel is reached; one that has left the tunnel does not come back to it."""
+        self._transports[kernel_id] = KernelTransport(way=way, reason=reason)
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None or way == "tunnel":
+            return
+        identity = {**kernel.identity, "transport": str(Transport.WEBSOCKET)}
+        self._kernels[kernel_id] = dataclasses.replace(kernel, identity=identity)
+        self._store.put_kernel(self._kernels[kernel_id])
+
+    def _transport_for(self, session_name: str) -> Transport:
+        """Return the transport of a new kernel, and begin to start the agent where it is needed."""
+        session = self._store.session(session_name)
+        if session is None or self._agents is None:
+            return Transport.WEBSOCKET
+        wanted = self._transport_of(session_name)
+        if not wants_tunnel(wanted, session):
+            return Transport.WEBSOCKET
+        self._agents.link(session)
+        return wanted
+
+    def transport(self, kernel_id: str) -> KernelTransport:
+        """Return how a kernel is reached."""
+        return self._transports.get(kernel_id, KernelTransport(way=""))
 
     async def _keep_link(self, kernel: KernelRecord, hub: HubKernel) -> None:
         """Task root of one kernel's link."""
@@ -286,6 +348,9 @@ class KernelPool:
             scope.cancel()
         hub.end("the kernel was shut down")
         hub.close()
+        self._transports.pop(kernel_id, None)
+        if self._agents is not None and (session := self._store.session(kernel.session)) is not None:
+            self._agents.forget(session, kernel.remote_id)
         self._store.delete_kernel(kernel_id)
 
     async def interrupt(self, kernel_id: str) -> None:

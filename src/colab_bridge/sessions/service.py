@@ -22,6 +22,7 @@ from colab_bridge.ports.clock import Clock
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.targets import Target, choose_target, session_slug, unique_name
+from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
 
 __all__ = ["SessionService"]
@@ -45,6 +46,7 @@ class SessionService:
         self._paths = paths
         self._clock = clock
         self._locks: dict[str, anyio.Lock] = {}
+        self._transports: dict[str, Transport] = {}
         self.notices: list[str] = []
 
     # -- looking up ------------------------------------------------------------------------------------------
@@ -78,6 +80,10 @@ class SessionService:
             flags: Values given on the command line, by dotted key.
         """
         return load_settings(self._paths, Path(project), dict(env), dict(flags or {})).settings
+
+    def transport(self, name: str) -> Transport:
+        """Return which transport new kernels of a session are to have, as the latest caller's settings say."""
+        return self._transports.get(name, Transport.AUTO)
 
     async def endpoint(self, name: str) -> Endpoint:
         """Return the way in to the runtime of a session, asking its provider.
@@ -121,20 +127,26 @@ class SessionService:
         Raises:
             UserError: the name is unknown, taken or not allowed.
         """
-        if name and not create_named:
-            return await self._ready(self.session(name), env or {})
         settings = self.settings(project, env or {})
-        target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+        if name and not create_named:
+            session = await self._ready(self.session(name), env or {})
+        else:
+            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+            session = await self._find_or_make(target, project, name, env or {})
+        self._transports[session.name] = Transport(settings.transport)
+        return session
+
+    async def _find_or_make(self, target: Target, project: str, name: str | None, env: Mapping[str, str]) -> Session:
         async with self._lock(f"project:{project}"):
             if name:
                 self._check_new_name(name)
-                return await self._make(name, project, target, env or {}, default=False)
+                return await self._make(name, project, target, env, default=False)
             for session in self._store.sessions(project):
                 if session.default and _same_target(session, target):
-                    return await self._ready(session, env or {})
+                    return await self._ready(session, env)
             taken = {session.name for session in self._store.sessions()}
             name = unique_name(session_slug(project, target.runtime), taken)
-            return await self._make(name, project, target, env or {}, default=True)
+            return await self._make(name, project, target, env, default=True)
 
     def _check_new_name(self, name: str) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -221,7 +233,7 @@ class SessionService:
             except (ColabBridgeError, TimeoutError) as error:
                 log.warning("kernel not ended", extra={"kernel": kernel.id, "reason": str(error)})
                 pool.drop(kernel.id)
-        await pool.forget_server(name)
+        await pool.forget_session(session)
         if session.handle is not None:
             await self._providers.get(session.provider).release(session.handle)
         self._store.delete_session(name)
