@@ -21,6 +21,7 @@ from colab_bridge.errors import UserError
 from colab_bridge.execution.jobs import Jobs
 from colab_bridge.execution.notices import NoticeService
 from colab_bridge.execution.repair import NotebookRepair
+from colab_bridge.execution.schedules import ScheduleService
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import KernelRecord, RunStatus
@@ -52,6 +53,7 @@ class App:
         runs: Runs.
         jobs: The runs among them that nobody has to watch.
         announcer: Tells the user what has become of runs.
+        schedules: Runs that are started again and again.
         clock: Time source.
         stopping: Set when the process is to end.
         recovered: Set when everything that an earlier daemon left has been taken over.
@@ -67,6 +69,7 @@ class App:
     runs: RunService
     jobs: Jobs
     announcer: NoticeService
+    schedules: ScheduleService
     clock: Clock
     stopping: anyio.Event
     recovered: anyio.Event
@@ -124,6 +127,9 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
             )
             runs.observe(announcer)
+            schedules = ScheduleService(
+                store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
+            )
             app = App(
                 paths=paths,
                 store=store,
@@ -133,6 +139,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 runs=runs,
                 jobs=Jobs(store, runs),
                 announcer=announcer,
+                schedules=schedules,
                 clock=clock,
                 stopping=stopping,
                 recovered=anyio.Event(),
@@ -140,6 +147,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 notices=notices,
             )
             tasks.start_soon(announcer.run, app.recovered)
+            tasks.start_soon(schedules.run, app.recovered)
             tasks.start_soon(_take_over, app, settings.record.keep_days)
             try:
                 yield app

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from colab_bridge.execution.request import RunRequest, absolute_path
 from colab_bridge.execution.service import CANCEL_GRACE_S
 
-__all__ = ["CancelBody", "InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "SessionBody"]
+__all__ = ["CancelBody", "InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "ScheduleBody", "SessionBody"]
 
 
 class _Strict(BaseModel):
@@ -64,6 +64,13 @@ class CancelBody(_Strict):
     """``POST /v1/jobs/{id}/cancel``."""
 
     grace_s: float = Field(default=CANCEL_GRACE_S, ge=0, le=60, allow_inf_nan=False)
+
+
+class ScheduleBody(_Strict):
+    """``POST /v1/schedules``: a run request, and when it is to be sent again and again."""
+
+    rule: str = Field(max_length=300)
+    request: RunRequest
 
 
 class SaveBody(_Strict):

@@ -15,6 +15,7 @@ from colab_bridge.api.channels import channels_router
 from colab_bridge.api.jobs import jobs_router
 from colab_bridge.api.kernels import kernels_router
 from colab_bridge.api.runs import runs_router
+from colab_bridge.api.schedules import schedules_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
 from colab_bridge.api.sessions import sessions_router
 from colab_bridge.api.status import status_router
@@ -49,6 +50,7 @@ def build_api(app: App) -> FastAPI:
         sessions_router(app),
         runs_router(app),
         jobs_router(app),
+        schedules_router(app),
         kernels_router(app),
         channels_router(app),
     ):

@@ -16,6 +16,7 @@ COMMANDS = {
     "status": (_HERE + "status:status", "See daemon, sessions, kernels and what runs."),
     "logs": (_HERE + "logs:logs", "Show the output of a run again."),
     "job": (_HERE + "job:job", "See, follow and end what runs with nobody attached."),
+    "schedule": (_HERE + "schedule:schedule", "See and remove what is run again and again."),
     "attach": (_HERE + "attach:attach", "Come back to a run that goes on."),
     "interrupt": (_HERE + "interrupt:interrupt", "Stop what runs; variables are kept."),
     "restart": (_HERE + "restart:restart", "Start the session's kernel anew."),

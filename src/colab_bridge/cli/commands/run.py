@@ -73,6 +73,8 @@ def split_arguments(args: list[str], with_value: frozenset[str]) -> tuple[list[s
 @click.option("--keep-going", is_flag=True, help="Notebook: run the cells after one that fails.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; it goes on with nobody attached, see `job`.")
 @click.option("--notify", is_flag=True, help="Tell me when it has ended, fails or asks something (if over a minute).")
+@click.option("--every", metavar="SPAN", help="Run it now and again after each SPAN: 30m, 6h, 1d.")
+@click.option("--cron", metavar="LINE", help='Run it at the local times of a crontab line: "0 7 * * 1-5".')
 @json_option
 @click.argument("target", metavar="TARGET [ARGS]...", required=False)
 @click.pass_context
@@ -87,6 +89,8 @@ def run(
     kernel: str | None,
     detach: bool,
     notify: bool,
+    every: str | None,
+    cron: str | None,
     **options: str | bool | None,
 ) -> int:
     """Run a script, a module, a notebook or a command, here or on a runtime.
@@ -102,6 +106,7 @@ def run(
       colab-bridge run nb.ipynb                 a notebook; outputs go into it
       colab-bridge run nb.ipynb -o out.ipynb --param year=2026
       colab-bridge run -d nb.ipynb              a job: goes on when you leave
+      colab-bridge run --every 1d nb.ipynb      again and again, see `schedule`
 
     As the first line of an executable script: #!/usr/bin/env -S colab-bridge run
     """
@@ -124,6 +129,10 @@ def run(
         request = _program(invocation, what, rest)
     where = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
     request["notify"] = notify
+    if every or cron:
+        from colab_bridge.cli.commands.schedule import add_schedule  # few runs are scheduled
+
+        return add_schedule(invocation, where, request, every=every, cron=cron)
     return (start_job if detach else start_run)(invocation, where, request)
 
 

@@ -8,13 +8,14 @@ from pathlib import PurePath
 from typing import Any
 
 from colab_bridge.config.settings import NotifySettings
-from colab_bridge.model.jobs import Notice, NoticeState, Occasion
+from colab_bridge.model.jobs import Notice, NoticeState, Occasion, Schedule
 from colab_bridge.model.records import Run, RunKind, RunStatus
 
 __all__ = [
     "ANSWER_GRACE_S",
     "Question",
     "announce_end",
+    "announce_no_start",
     "announce_question",
     "channels_of",
     "printable_line",
@@ -115,6 +116,34 @@ def announce_question(run: Run, policy: NotifySettings, question: Question) -> t
             body=body,
             due_at=due_at,
             created_at=question.asked_at,
+        )
+        for channel in channels_of(policy)
+    )
+
+
+def announce_no_start(schedule: Schedule, policy: NotifySettings, reason: str, now: float) -> tuple[Notice, ...]:
+    """Return the notices about a scheduled run that could not be started, which matters although it took no minute."""
+    if policy.when in ("never", "asked") and not schedule.request.get("notify"):
+        return ()
+    text = printable_line(reason)
+    body = {
+        "title": f"{printable_line(PurePath(schedule.title).name)} could not be started",
+        "text": text,
+        "event": str(Occasion.FAILED),
+        "run": schedule.last_run,
+        "schedule": schedule.id,
+        "last_line": text,
+    }
+    return tuple(
+        Notice(
+            id=f"{schedule.last_run}:end:{channel}",
+            run=schedule.last_run,
+            occasion=Occasion.FAILED,
+            channel=channel,
+            state=NoticeState.PENDING,
+            body=body,
+            due_at=now,
+            created_at=now,
         )
         for channel in channels_of(policy)
     )

@@ -15,11 +15,18 @@ import anyio
 
 from colab_bridge.config.settings import NotifySettings
 from colab_bridge.errors import ColabBridgeError
-from colab_bridge.execution.notices.decide import Question, announce_end, announce_question, wanted, webhook_document
+from colab_bridge.execution.notices.decide import (
+    Question,
+    announce_end,
+    announce_no_start,
+    announce_question,
+    wanted,
+    webhook_document,
+)
 from colab_bridge.execution.notices.desktop import show_on_desktop
 from colab_bridge.execution.notices.webhook import Delivery, post_notice
 from colab_bridge.execution.outcome import Outcome
-from colab_bridge.model.jobs import Notice, NoticeState
+from colab_bridge.model.jobs import Notice, NoticeState, Schedule
 from colab_bridge.model.records import Run
 from colab_bridge.ports.clock import Clock
 from colab_bridge.store.store import Store
@@ -121,6 +128,10 @@ class NoticeService:
         notices = announce_end(run, self._settings(run), error=error, last_line=tail)
         self._put(tuple(notice for notice in notices if self._store.notice(notice.id) is None))
 
+    def start_failed(self, schedule: Schedule, reason: str) -> None:
+        """Announce that a scheduled run could not be started."""
+        self._put(announce_no_start(schedule, self._read_settings(schedule.project), reason, self._clock.time()))
+
     def _drop_questions(self, run_id: str) -> None:
         for notice in self._store.notices_of(run=run_id, state=NoticeState.WAITING):
             self._store.put_notice(dataclasses.replace(notice, state=NoticeState.DROPPED))
@@ -131,12 +142,15 @@ class NoticeService:
         if notices:
             self._wake.set()
 
-    def _settings(self, run: Run) -> NotifySettings:
+    def _read_settings(self, project: str) -> NotifySettings:
         try:
-            settings = self._settings_of(str(run.spec.get("project") or ""))
+            return self._settings_of(project)
         except ColabBridgeError as error:
-            log.warning("settings for notices not read", extra={"run": run.id, "reason": error.message})
-            settings = NotifySettings()
+            log.warning("settings for notices not read", extra={"project": project, "reason": error.message})
+            return NotifySettings()
+
+    def _settings(self, run: Run) -> NotifySettings:
+        settings = self._read_settings(str(run.spec.get("project") or ""))
         # What held where the run was started, flags and variables included; the secret is not kept with a run.
         kept = run.spec.get("announce")
         return settings.model_copy(update=kept) if isinstance(kept, dict) else settings
@@ -203,9 +217,12 @@ class NoticeService:
     async def _deliver(self, notice: Notice) -> Delivery:
         if notice.channel == "desktop":
             return Delivery(problem=await self._desktop(str(notice.body["title"]), str(notice.body["text"])))
-        run = self._store.run(notice.run)
-        url = self._settings(run).webhook if run is not None else ""
+        url = self._read_settings(self._project_of(notice)).webhook
         return await post_notice(url, webhook_document(notice)) if url else Delivery(problem="no address is set")
+
+    def _project_of(self, notice: Notice) -> str:
+        schedule = self._store.schedule(str(notice.body.get("schedule") or ""))
+        return schedule.project if schedule is not None else self._store.run_project(notice.run) or ""
 
     def _settle(self, notice: Notice, delivery: Delivery) -> None:
         if not delivery.problem:
