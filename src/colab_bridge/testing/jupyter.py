@@ -26,6 +26,9 @@ __all__ = ["JupyterChild", "start_jupyter_server"]
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 8.0
+#: A free port can be taken by somebody else in the second before the server binds it.
+PORT_TRIES = 4
+_PORT_TAKEN = "is already in use"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,28 +85,46 @@ async def start_jupyter_server(
         RuntimeError: it did not start; the text ends with its log.
     """
     token = secrets.token_hex(16) if token is None else token
-    port = _free_port()
     with tempfile.TemporaryDirectory(prefix="cb-jupyter-", ignore_cleanup_errors=True) as name:
         home = Path(name)
-        config = _write_config(home, root_dir, port, token, traits)
-        log_path = home / "server.log"
-        process = await asyncio.to_thread(_start, python, config, log_path, home)
+        environ = _environment(home)
+        child, process = await _start_up(home, root_dir, token, python, traits, environ)
         try:
-            child = JupyterChild(port=port, token=token, pid=process.pid, root_dir=root_dir, log_path=log_path)
-            await _wait_until_up(child, process)
             yield child
         finally:
             await asyncio.to_thread(_end, process)
 
 
-def _start(python: str, config: Path, log_path: Path, home: Path) -> subprocess.Popen[bytes]:
+async def _start_up(
+    home: Path, root_dir: Path, token: str, python: str, traits: dict[str, Any], environ: dict[str, str]
+) -> tuple[JupyterChild, subprocess.Popen[bytes]]:
+    """Start the server; on another port when somebody took the free one that was chosen, before it could."""
+    log_path = home / "server.log"
+    tries_left = PORT_TRIES
+    while True:
+        tries_left -= 1
+        port = _free_port()
+        config = _write_config(home, root_dir, port, token, traits)
+        process = await asyncio.to_thread(_start, python, config, log_path, home, environ)
+        child = JupyterChild(port=port, token=token, pid=process.pid, root_dir=root_dir, log_path=log_path)
+        try:
+            await _wait_until_up(child, process)
+        except BaseException as error:
+            await asyncio.to_thread(_end, process)
+            if tries_left and isinstance(error, RuntimeError) and _PORT_TAKEN in str(error):
+                continue
+            raise
+        return child, process
+
+
+def _start(python: str, config: Path, log_path: Path, home: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     with log_path.open("wb") as log:
         return subprocess.Popen(
             [python, "-m", "jupyter_server", f"--config={config}"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(home),
+            env=environ,
             cwd=home,
         )
 
@@ -133,7 +154,7 @@ def _write_config(home: Path, root_dir: Path, port: int, token: str, traits: dic
         section, _, trait = key.partition("__")
         values.setdefault(section, {})[trait] = value
     path = home / "config.json"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(values, file)
     return path

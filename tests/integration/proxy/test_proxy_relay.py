@@ -17,6 +17,7 @@ import pytest
 import zmq
 from jupyter_client.connect import write_connection_file
 
+from colab_bridge.kernels.proxy.identity import process_of
 from colab_bridge.wire.message import RawMessage
 from fake_daemon import FakeDaemon
 from proxy_process import PYTHONPATH, WAIT_S, ProxyProcess, stream_text
@@ -201,6 +202,7 @@ def test_the_daemon_is_told_what_the_front_end_is(daemon: FakeDaemon, start_prox
         "notebook": os.path.join(folder, "a.ipynb"),
         "connection_file": proxy.connection_file,
         "parent_pid": os.getpid(),
+        "process": process_of(proxy.process.pid),
         "cwd": folder,
         "spec": "ir",
         "front_end": "jupyter",
