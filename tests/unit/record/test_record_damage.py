@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from colab_bridge.agent.record_segment import ENTRY_HEADER_BYTES, FILE_HEADER_BYTES
 from colab_bridge.kernels.record import EntryKind, MessageRecord
-from colab_bridge.kernels.record_segment import ENTRY_HEADER_BYTES, FILE_HEADER_BYTES
 
 BODY = 10
 ENTRY = ENTRY_HEADER_BYTES + BODY

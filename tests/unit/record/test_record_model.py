@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from colab_bridge.agent.record_segment import ENTRY_HEADER_BYTES, FILE_HEADER_BYTES
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 
 SEGMENT = 600
@@ -38,13 +39,14 @@ class RecordMachine(RuleBasedStateMachine):
         fill=st.integers(0, 255),
         time_s=st.floats(allow_nan=False),
         split=st.integers(0, 3),
+        origin=st.one_of(st.just(0), st.integers(0, 2**64 - 1)),
     )
-    def append(self, kind: EntryKind, size: int, fill: int, time_s: float, split: int) -> None:
+    def append(self, kind: EntryKind, size: int, fill: int, time_s: float, split: int, origin: int) -> None:
         body = bytes([fill]) * size
         expected = self.model[-1].seq + 1 if self.model else self.record.next_seq
-        seq = self.record.append(kind, [body[:split], memoryview(body)[split:]], time_s)
+        seq = self.record.append(kind, [body[:split], memoryview(body)[split:]], time_s, origin=origin)
         assert seq == expected
-        self.model.append(Entry(seq, kind, time_s, body))
+        self.model.append(Entry(seq, kind, time_s, body, origin))
         self._forget_what_the_ring_dropped()
         assert self.model[-1].seq == seq
 
@@ -74,9 +76,9 @@ class RecordMachine(RuleBasedStateMachine):
         held = [entry for entry in self.model if entry.seq >= int(newest.stem)]
         size = max(0, newest.stat().st_size - cut)
         os.truncate(newest, size)
-        end = 16
+        end = FILE_HEADER_BYTES
         for entry in held:
-            end += 32 + len(entry.body)
+            end += ENTRY_HEADER_BYTES + len(entry.body)
             if end > size:
                 self.model = [kept for kept in self.model if kept.seq < entry.seq]
                 break

@@ -1,14 +1,21 @@
 """The files that a message record consists of: their format, and how they are written, checked and read.
 
-A segment is a file named by the number of its first entry. It starts with 8 fixed bytes and 8 random ones, its *salt*,
+A segment is a file named by the number of its first entry. It starts with::
+
+    8 bytes   fixed
+    8 bytes   random: the *salt*
+    8 bytes   the highest origin of all entries before this file
+    4 bytes   CRC-32 of the 24 bytes above, then 4 zero bytes
+
 and goes on with entries::
 
     4 bytes   marker: first half of the salt
     4 bytes   length of the body
     8 bytes   number of the entry
     8 bytes   Unix seconds, a double
+    8 bytes   origin
     1 byte    kind, then 3 zero bytes
-    4 bytes   CRC-32 of the 28 bytes above and the body, started with the CRC-32 of the salt
+    4 bytes   CRC-32 of the 36 bytes above and the body, started with the CRC-32 of the salt
     the body
 
 All integers are little-endian. The salt is there because bodies are what foreign code prints: without it, a kernel
@@ -49,11 +56,13 @@ __all__ = [
     "body_chunks",
 ]
 
-_MAGIC = b"CBREC1\r\n"
+_MAGIC = b"CBREC2\r\n"
 _SALT_BYTES = 8
-FILE_HEADER_BYTES = len(_MAGIC) + _SALT_BYTES
-_ENTRY = struct.Struct("<4sIQdB3xI")
-_CHECKED = struct.Struct("<4sIQdB3x")
+_FILE = struct.Struct("<8s8sQI4x")
+_FILE_CHECKED_BYTES = 24
+FILE_HEADER_BYTES = _FILE.size
+_ENTRY = struct.Struct("<4sIQdQB3xI")
+_CHECKED = struct.Struct("<4sIQdQB3x")
 ENTRY_HEADER_BYTES = _ENTRY.size
 _MAX_BODY_BYTES = 0xFFFF_FFFF
 _MARK_EVERY_ENTRIES = 64
@@ -91,12 +100,14 @@ class Entry:
         kind: What the body is.
         time_s: Unix seconds at which it was appended.
         body: The bytes as they were given.
+        origin: Its number in the record that it was copied from; 0 for none.
     """
 
     seq: int
     kind: EntryKind
     time_s: float
     body: bytes
+    origin: int = 0
 
 
 class DamagedSegmentError(Exception):
@@ -144,11 +155,12 @@ class SegmentFile:
         limit: Numbers from here on belong to the next segment; None for the last one.
         size_bytes: Size of the file, for the limit of the whole record.
         damaged: Whether a scan had to skip bytes in the middle, or found the beginning to be no segment.
+        origin: Highest origin of its entries and of all before it; known when ``scanned``.
         runs: What it holds; empty until :meth:`scan`, or filled by the writer.
         scanned: Whether ``runs`` is known.
     """
 
-    __slots__ = ("damaged", "first", "limit", "path", "runs", "salt", "scanned", "size_bytes")
+    __slots__ = ("damaged", "first", "limit", "origin", "path", "runs", "salt", "scanned", "size_bytes")
 
     def __init__(self, path: Path, first: int, size_bytes: int, *, limit: int | None = None) -> None:
         self.path = path
@@ -156,6 +168,7 @@ class SegmentFile:
         self.limit = limit
         self.size_bytes = size_bytes
         self.salt = b""
+        self.origin = 0
         self.runs: list[Run] = []
         self.scanned = False
         self.damaged = False
@@ -184,11 +197,13 @@ class SegmentFile:
             header = file.read(FILE_HEADER_BYTES)
             if len(header) < FILE_HEADER_BYTES:
                 return
-            if not header.startswith(_MAGIC):
-                self.damaged = True
+            magic, self.salt, self.origin, crc = _FILE.unpack(header)
+            if magic != _MAGIC or crc != zlib.crc32(header[:_FILE_CHECKED_BYTES]):
+                self.damaged, self.origin = True, 0
                 return
-            self.salt = header[len(_MAGIC) :]
-            for seq, offset, size in _intact_entries(file, self.size_bytes, self.salt, self.first, self.limit):
+            found = _intact_entries(file, self.size_bytes, self.salt, self.first, self.limit)
+            for seq, offset, size, origin in found:
+                self.origin = max(self.origin, origin)
                 if not self.runs or seq != self.runs[-1].next:
                     self.damaged |= bool(self.runs) or seq != self.first
                     self.runs.append(Run(seq, offset))
@@ -242,11 +257,11 @@ class SegmentFile:
         return entries
 
     def _decode(self, block: bytes, position: int, body: bytes, expected: int, seed: int) -> Entry:
-        marker, _, seq, time_s, kind, crc = _ENTRY.unpack_from(block, position)
+        marker, _, seq, time_s, origin, kind, crc = _ENTRY.unpack_from(block, position)
         actual = zlib.crc32(body, zlib.crc32(block[position : position + _CHECKED.size], seed))
         if crc != actual or seq != expected or marker != self.salt[:4] or kind >= len(_KINDS):
             raise DamagedSegmentError(self.path.name)
-        return Entry(seq, _KINDS[kind], time_s, body)
+        return Entry(seq, _KINDS[kind], time_s, body, origin)
 
 
 class SegmentWriter:
@@ -265,8 +280,13 @@ class SegmentWriter:
         self._seed = zlib.crc32(segment.salt)
 
     @classmethod
-    def create(cls, path: Path, first: int) -> SegmentWriter:
+    def create(cls, path: Path, first: int, origin: int) -> SegmentWriter:
         """Make a new file, in place of one of the same name that holds no entry.
+
+        Args:
+            path: The file.
+            first: Number of its first entry.
+            origin: Highest origin of all entries before it.
 
         Raises:
             OSError: there is no room or no permission; nothing is left behind then.
@@ -274,9 +294,11 @@ class SegmentWriter:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _OPEN_BITS, 0o600)
         segment = SegmentFile(path, first, FILE_HEADER_BYTES)
         segment.salt = secrets.token_bytes(_SALT_BYTES)
+        segment.origin = origin
         segment.scanned = True
+        checked = _MAGIC + segment.salt + origin.to_bytes(8, "little")
         try:
-            _write_all(descriptor, _MAGIC + segment.salt)
+            _write_all(descriptor, checked + zlib.crc32(checked).to_bytes(4, "little") + bytes(4))
         except OSError:
             os.close(descriptor)
             with contextlib.suppress(OSError):
@@ -303,15 +325,14 @@ class SegmentWriter:
         segment.size_bytes = end
         return cls(segment, descriptor)
 
-    def append(self, seq: int, kind: EntryKind, time_s: float, chunks: Sequence[Body], length: int) -> int:
+    def append(self, seq: int, kind: EntryKind, time_s: float, chunks: Sequence[Body], length: int, origin: int) -> int:
         """Write one entry and return its size in bytes, header included.
 
         Raises:
             OSError: it could not be written; the file ends where it ended before, or has bytes behind its end that a
-            later
-                scan ignores.
+                later scan ignores.
         """
-        checked = _CHECKED.pack(self._marker, length, seq, time_s, kind)
+        checked = _CHECKED.pack(self._marker, length, seq, time_s, origin, kind)
         crc = zlib.crc32(checked, self._seed)
         for chunk in chunks:
             crc = zlib.crc32(chunk, crc)
@@ -328,6 +349,7 @@ class SegmentWriter:
             raise
         size = ENTRY_HEADER_BYTES + length
         self.segment.runs[-1].add(size)
+        self.segment.origin = max(self.segment.origin, origin)
         self.segment.size_bytes += size
         return size
 
@@ -385,8 +407,8 @@ def _read_exactly(descriptor: int, size: int) -> bytes:
 
 def _intact_entries(
     file: BinaryIO, size_bytes: int, salt: bytes, low: int, limit: int | None
-) -> Iterator[tuple[int, int, int]]:
-    """Yield number, offset and size of each intact entry with numbers that rise from ``low``."""
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, offset, size and origin of each intact entry with numbers that rise from ``low``."""
     high = limit if limit is not None else 1 << 63
     marker, seed = salt[:4], zlib.crc32(salt)
     position, base, block = FILE_HEADER_BYTES, 0, memoryview(b"")
@@ -396,7 +418,7 @@ def _intact_entries(
             at, base, block = 0, position, _block_at(file, position)
             if len(block) < ENTRY_HEADER_BYTES:
                 return
-        found, length, seq, _, kind, crc = _ENTRY.unpack_from(block, at)
+        found, length, seq, _, origin, kind, crc = _ENTRY.unpack_from(block, at)
         size = ENTRY_HEADER_BYTES + length
         good = found == marker and kind < len(_KINDS) and low <= seq < high and position + size <= size_bytes
         if good:
@@ -406,7 +428,7 @@ def _intact_entries(
             actual = zlib.crc32(block[at + ENTRY_HEADER_BYTES : at + size], actual)
             good = crc == _crc_behind(file, base + len(block), position + size, actual)
         if good:
-            yield seq, position, size
+            yield seq, position, size, origin
             low = seq + 1
             position += size
         else:
