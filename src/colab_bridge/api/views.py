@@ -28,6 +28,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "isolated": bool(session.options.get("isolated")),
         "root": session.handle.root if session.handle else None,
         "url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else None,
+        "transport": app.pool.agent_view(session),
         "kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session.name)],
     }
 
@@ -53,6 +54,8 @@ def kernel_view(app: App, kernel: KernelRecord, *, reattached: bool = False, res
         "next_seq": following,
         "remote_id": kernel.remote_id,
         "created_at": kernel.created_at,
+        "transport": app.pool.transport(kernel.id).way,
+        "transport_reason": app.pool.transport(kernel.id).reason,
     }
 
 

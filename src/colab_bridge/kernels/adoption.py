@@ -53,7 +53,7 @@ class Inheritance:
         self.known.append(message.msg_id)
         self.activity.sent(message)
         self.fence.sent(message)
-        if not getattr(entry, 'origin', 0) and message.channel != "control":
+        if not entry.origin and message.channel != "control":
             self.unsent[message.msg_id] = message
 
     def _message(self, message: RawMessage) -> None:

@@ -21,7 +21,7 @@ from colab_bridge.kernels.activity import KernelActivity
 from colab_bridge.kernels.adoption import Inheritance
 from colab_bridge.kernels.barrier_gate import BarrierGate
 from colab_bridge.kernels.fence import RequestFence, probe
-from colab_bridge.kernels.idle_watch import IdleWatch
+from colab_bridge.kernels.idle_watch import PATIENCE_S, RELIABLE_PATIENCE_S, IdleWatch
 from colab_bridge.kernels.journal_intake import JournalIntake
 from colab_bridge.kernels.notes import note_of
 from colab_bridge.kernels.own_messages import OwnMessages
@@ -76,8 +76,8 @@ class HubKernel:
         self._own_requests: deque[str] = deque(maxlen=64)
         self._held: deque[RawMessage] = deque()
         self._gate: BarrierGate | None = None
-        self._journal = JournalIntake(self, clock, upstream.recorded, getattr(record, 'last_origin', 0))
-        self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost)
+        self._journal = JournalIntake(self, clock, upstream.recorded, record.last_origin)
+        self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost, self._idle_patience)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._state = KernelState.STARTING
         self._died = ""
@@ -376,6 +376,9 @@ class HubKernel:
             self._send(message)
         self._refresh_state()
 
+    def _idle_patience(self) -> float:
+        return RELIABLE_PATIENCE_S if self._upstream.reliable else PATIENCE_S
+
     def _ask_for_idle(self) -> str | None:
         if self.link is not LinkState.CONNECTED:
             return None
@@ -487,8 +490,7 @@ class HubKernel:
     def _append(self, kind: EntryKind, body: Any, origin: int = 0) -> int:
         if self._closed:
             return self.record.next_seq - 1
-        more = {'origin': origin} if origin else {}
-        return self.record.append(kind, body, self._clock.time(), **more)
+        return self.record.append(kind, body, self._clock.time(), origin=origin)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ __all__ = ["IdleWatch"]
 
 #: Seconds after a reply until its idle is missed; output under way may well take longer, which costs one probe.
 PATIENCE_S = 2.0
+#: The same where nothing is lost on the way: then only the kernel itself can have dropped it, and a line may be slow.
+RELIABLE_PATIENCE_S = 30.0
 
 
 class IdleWatch:
@@ -27,6 +29,7 @@ class IdleWatch:
         activity: What the kernel is doing.
         ask: Sends a probe and returns its message id; None when the link is down.
         overdue: Called with the header of each execution whose idle will not come.
+        patience_s: Returns how long a reply may be without its idle.
     """
 
     def __init__(
@@ -34,10 +37,12 @@ class IdleWatch:
         activity: KernelActivity,
         ask: Callable[[], str | None],
         overdue: Callable[[dict[str, Any]], None],
+        patience_s: Callable[[], float] = lambda: PATIENCE_S,
     ) -> None:
         self._activity = activity
         self._ask = ask
         self._overdue = overdue
+        self._patience_s = patience_s
         self._timer: asyncio.TimerHandle | None = None
         self._probe: str | None = None
         self._probe_answered = False
@@ -46,7 +51,7 @@ class IdleWatch:
     def changed(self) -> None:
         """Look whether an execution waits for its idle; called after each message."""
         if self._timer is None and self._activity.half_ended():
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s(), self._look)
 
     def stop(self) -> None:
         """Forget everything; nothing is called afterwards."""

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
+from colab_bridge.config.schema import printable
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.kernels.agent_link import AgentLink, AgentStatus
 from colab_bridge.kernels.upstream_tunnel import TunnelError, TunnelUpstream
@@ -132,10 +133,10 @@ class Agents:
         return {
             "mode": status.mode if not shared.failed else "none",
             "state": str(status.state),
-            "text": shared.failed or status.text,
-            "held_by": status.held_by,
-            "degraded": [str(text)[:500] for text in degraded[:10]] if isinstance(degraded, list) else [],
-            "agent": str(status.info.get("agent", ""))[:80],
+            "text": _line(shared.failed or status.text),
+            "held_by": _line(status.held_by),
+            "degraded": [_line(text) for text in degraded[:10]] if isinstance(degraded, list) else [],
+            "agent": _line(status.info.get("agent", "")),
         }
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -198,6 +199,11 @@ class Agents:
         shared.scope.cancel()
         with anyio.move_on_after(STOP_TIMEOUT_S):
             await shared.ended.wait()
+
+
+def _line(text: object) -> str:
+    """Return words from the runtime so that they can be shown: one line, bounded, no control codes."""
+    return printable(str(text), limit=300)
 
 
 def _key(session: Session) -> _Key:

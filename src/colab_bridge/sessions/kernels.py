@@ -300,6 +300,10 @@ class KernelPool:
         self._agents.link(session)
         return wanted
 
+    def agent_view(self, session: Session) -> dict[str, Any] | None:
+        """Return what ``status`` shows of a session's agent; None when nobody has asked for one."""
+        return self._agents.view(session) if self._agents is not None else None
+
     def transport(self, kernel_id: str) -> KernelTransport:
         """Return how a kernel is reached."""
         return self._transports.get(kernel_id, KernelTransport(way=""))

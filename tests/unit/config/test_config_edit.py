@@ -188,6 +188,7 @@ _values = {
     "runtime": _words,
     "reattach": st.sampled_from(["always", "busy", "never"]),
     "restart_window_s": st.floats(0, 3600),
+    "transport": st.sampled_from(["auto", "tunnel", "websocket"]),
     "notebook.save_interval_s": st.floats(0.1, 3600),
     "notebook.collapse_progress": st.booleans(),
     "record.max_mb": st.integers(1, 10_000_000),

@@ -51,11 +51,25 @@ def _session(console: Console, session: dict[str, Any], here: str) -> None:
         f"         runtime  {session.get('provider')}{isolated}, {session.get('label') or session.get('url') or '-'}\n"
     )
     console.out(f"         project  {session.get('project')}\n")
+    if agent := session.get("transport"):
+        _agent(console, agent)
     for kernel in session.get("kernels") or []:
         key = kernel.get("key") if kernel.get("purpose") == "notebook" else kernel.get("purpose")
         console.out(
             f"         kernel   {kernel.get('spec')}, {kernel.get('state')}: {key}, {age(kernel.get('created_at'))}\n"
         )
+        if kernel.get("transport_reason"):
+            console.out(f"                  over the {kernel.get('transport')}, because {kernel['transport_reason']}\n")
+
+
+def _agent(console: Console, agent: dict[str, Any]) -> None:
+    """Show how the runtime's agent is reached, and each thing that is not as it should be in a line of its own."""
+    way = {"tunnel": "tunnel", "control": "tunnel over the control channel"}.get(str(agent.get("mode")), "websocket")
+    state = "" if agent.get("state") in ("connected", "gone") else f", {agent.get('state')}"
+    why = f": {agent['text']}" if agent.get("text") else ""
+    console.out(f"         link     {way}{state}{why}\n")
+    for sentence in agent.get("degraded") or []:
+        console.out(f"                  {sentence}\n")
 
 
 def _run(console: Console, run: dict[str, Any]) -> None:

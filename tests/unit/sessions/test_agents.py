@@ -1,0 +1,192 @@
+"""One link for each workspace: shared, waited for, given up, ended with its last session."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from agent_in_memory import MemoryLink
+from colab_bridge.errors import TransientError
+from colab_bridge.kernels.agent_link import AgentStatus
+from colab_bridge.kernels.upstream_tunnel import TunnelError
+from colab_bridge.model.records import Session
+from colab_bridge.model.runtime import RuntimeHandle
+from colab_bridge.ports.upstream import LinkState
+from colab_bridge.sessions.agents import Agents
+from colab_bridge.sessions.transports import Transport, wants_tunnel
+
+pytestmark = pytest.mark.anyio
+
+UP = AgentStatus(mode="tunnel", state=LinkState.CONNECTED, info={"agent": "abc", "degraded": ["no /proc\x1b[31m"]})
+WAITING = AgentStatus(mode="tunnel", state=LinkState.CONNECTING)
+NONE = AgentStatus(mode="none", state=LinkState.GONE, text="the home folder cannot be written")
+HELD = AgentStatus(mode="tunnel", state=LinkState.RECONNECTING, text="held by ada@desk", held_by="ada@desk")
+
+
+class PlayedLink(MemoryLink):
+    """A link whose status the test sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = WAITING
+        self.running = False
+        self.news = anyio.Event()
+        self.on_status: Callable[[AgentStatus], None] | None = None
+        self.crash: Exception | None = None
+
+    async def run(self, on_status: Callable[[AgentStatus], None]) -> None:
+        self.running, self.on_status = True, on_status
+        try:
+            if self.crash is not None:
+                raise self.crash
+            await anyio.sleep_forever()
+        finally:
+            self.running = False
+
+    async def ready(self, timeout_s: float) -> AgentStatus:
+        with anyio.move_on_after(0.05):
+            while self.status is WAITING:
+                await self.news.wait()
+        return self.status
+
+    def become(self, status: AgentStatus) -> None:
+        self.status = status
+        self.news.set()
+        if self.on_status is not None:
+            self.on_status(status)
+
+    async def call(
+        self, method: str, params: Mapping[str, Any] | None = None, payload: bytes = b"", **more: Any
+    ) -> tuple[Mapping[str, Any], bytes]:
+        self.calls.append(method)
+        return {}, b""
+
+
+class Place:
+    def __init__(self, tasks: Any) -> None:
+        self.links: list[PlayedLink] = []
+        self.next = PlayedLink
+        self.agents = Agents(self._make, tasks)  # type: ignore[arg-type]
+
+    def _make(self, session: Session) -> PlayedLink:
+        self.links.append(self.next())
+        return self.links[-1]
+
+
+@contextlib.asynccontextmanager
+async def place() -> AsyncIterator[Place]:
+    async with anyio.create_task_group() as tasks:
+        yield Place(tasks)
+        tasks.cancel_scope.cancel()
+
+
+def session(name: str, server: str = "http://gpu:8888", root: str | None = None) -> Session:
+    handle = RuntimeHandle(provider="jupyter", id=server, root=root)
+    return Session(name=name, project=str(Path("/p")), provider="jupyter", handle=handle)
+
+
+async def test_sessions_on_one_server_share_a_link_and_others_do_not() -> None:
+    async with place() as here:
+        one = here.agents.link(session("a"))
+        assert here.agents.link(session("b")) is one
+        assert here.agents.link(session("c", "http://other:1")) is not one
+        assert here.agents.link(session("d", root="/elsewhere")) is not one
+
+
+async def test_a_tunnel_waits_for_the_agent() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        here.links[0].become(UP)
+        tunnel = await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=False)
+        assert tunnel.reliable
+
+
+async def test_a_new_kernel_does_not_wait_for_ever() -> None:
+    async with place() as here:
+        with pytest.raises(TunnelError, match="did not start"):
+            await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=False)
+
+
+async def test_a_kernel_that_was_in_a_tunnel_waits_for_an_agent_that_is_late() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+
+        async def later() -> None:
+            await anyio.sleep(0.2)
+            here.links[0].become(UP)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later)
+            await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=True)
+
+
+@pytest.mark.parametrize("status", [NONE, HELD])
+async def test_without_an_agent_the_reason_is_said_and_patience_ends(status: AgentStatus) -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        here.links[0].become(status)
+        with pytest.raises(TunnelError) as caught:
+            await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=True)
+        assert caught.value.message == status.text
+        assert caught.value.untouched
+
+
+async def test_a_link_that_ends_with_an_error_is_no_reason_to_wait() -> None:
+    async with place() as here:
+        link = here.agents.link(session("a"))
+        assert isinstance(link, PlayedLink)
+        link.crash = TransientError("the agent is broken")
+        with pytest.raises(TunnelError, match="broken"):
+            await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=True)
+
+
+async def test_the_last_session_ends_the_agent() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        here.agents.link(session("b"))
+        await anyio.lowlevel.checkpoint()
+        link = here.links[0]
+        link.become(UP)
+        await here.agents.stop(session("a"))
+        assert link.running
+        assert link.calls == []
+        await here.agents.stop(session("b"))
+        assert link.calls == ["agent.stop"]
+        assert not link.running
+        assert here.agents.view(session("a")) is None
+
+
+async def test_what_status_shows_holds_no_control_codes() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        here.links[0].become(UP)
+        view = here.agents.view(session("a"))
+        assert view is not None
+        assert view["mode"] == "tunnel"
+        assert view["degraded"] == ["no /proc?[31m"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "provider", "isolated", "tunnel"),
+    [
+        (Transport.AUTO, "jupyter", False, True),
+        (Transport.AUTO, "local", True, True),
+        (Transport.AUTO, "local", False, False),
+        (Transport.TUNNEL, "local", False, True),
+        (Transport.WEBSOCKET, "jupyter", False, False),
+    ],
+)
+def test_which_sessions_get_a_tunnel(wanted: Transport, provider: str, isolated: bool, tunnel: bool) -> None:
+    here = Session(name="a", project="/p", provider=provider, options={"isolated": isolated})
+    assert wants_tunnel(wanted, here) is tunnel
+
+
+def test_a_kernel_of_an_earlier_version_stays_on_the_websocket() -> None:
+    assert Transport.parse(None) is Transport.WEBSOCKET
+    assert Transport.parse("bogus") is Transport.WEBSOCKET
+    assert Transport.parse("auto") is Transport.AUTO
