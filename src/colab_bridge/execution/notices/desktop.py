@@ -1,7 +1,6 @@
 """Notices on the desktop of this machine, through the tool that each system has for it.
 
-Libraries for this were looked at: desktop-notifier needs a signed application on macOS and five packages on Windows,
-plyer has had no release since 2022; both end at the tools that are called here.
+Why no library does it: see ``docs/design/dependencies.md``.
 """
 
 from __future__ import annotations
