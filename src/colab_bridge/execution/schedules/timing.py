@@ -7,6 +7,7 @@ skip comes right after the gap, one that comes twice counts once, and ``*`` coun
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -89,7 +90,7 @@ def parse_rule(text: str) -> Rule:
 
 
 def _parse_interval(text: str) -> Rule:
-    found = re.fullmatch(r"([0-9]{1,7})\s*([smhdw])", text)
+    found = re.fullmatch(r"([0-9]{1,8})\s*([smhdw])", text)
     seconds = int(found[1]) * _UNITS[found[2]] if found else 0
     if not 1 <= seconds <= _LONGEST_S:
         raise UserError(
@@ -128,13 +129,11 @@ def next_time(rule: Rule, anchor: float, after: float, zone: tzinfo) -> float:
     """
     if rule.cron:
         return _next_cron(rule.cron, after, zone)
+    # Whole seconds, because fractions do not survive the way through a calendar unchanged.
+    anchor = math.floor(anchor)
     if rule.every_s % _DAY_S == 0:
         return _next_day(rule.every_s // _DAY_S, anchor, after, zone)
-    passed = max(0, int((after - anchor) // rule.every_s) + 1)
-    # Floating-point numbers of today's size have steps of 0.2 microseconds, so the sum may come out equal.
-    while anchor + passed * rule.every_s <= after:
-        passed += 1
-    return anchor + passed * rule.every_s
+    return float(anchor + max(0, math.floor(after - anchor) // rule.every_s + 1) * rule.every_s)
 
 
 def _next_cron(line: str, after: float, zone: tzinfo) -> float:
