@@ -82,6 +82,11 @@ class Agents:
         """Return the link for the workspace of a session, begun when there is none."""
         return self._of(session).link
 
+    def connected(self, session: Session) -> AgentLink | None:
+        """Return the link for the workspace of a session; None when nobody has asked for one."""
+        shared = self._shared.get(_key(session))
+        return shared.link if shared is not None else None
+
     async def tunnel(
         self, session: Session, remote_id: str, cursor: Callable[[], int], *, patient: bool
     ) -> TunnelUpstream:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,13 @@ from typing import Any
 from ..events import StreamData
 from ..faults import BufferFull, ChannelMisuse
 from ..process.service import CallFailure, Peer, Reply, ServerStream, StreamHandler
-from .cards import read_cards
-from .machine import read_machine
-from .processes import end, family, kernel_process, read_processes, verdict
+from .looks import KernelNotSeen, look, look_at_kernel
+from .processes import end
 
 __all__ = ["ProbeService", "make"]
 
-#: Seconds between two looks at a kernel: long enough for the clock ticks that processor time is counted in.
-_LOOK_S = 0.3
 _MIN_INTERVAL_S, _MAX_INTERVAL_S = 1.0, 3600.0
-#: Bounds what an answer holds, whatever a kernel has started.
-_MAX_FAMILY = 200
+_MAX_NAMED = 200
 
 
 def make() -> ProbeService:
@@ -55,9 +50,12 @@ class ProbeService:
         if peer is None:
             raise CallFailure("closed", "the probe has not begun")
         if verb == "machine":
-            return Reply(await peer.in_thread(_look, _workspace(peer)))
+            return Reply(await peer.in_thread(look, _workspace(peer)))
         if verb == "kernel":
-            return Reply(await peer.in_thread(_look_at_kernel, _kernel(params)))
+            try:
+                return Reply(await peer.in_thread(look_at_kernel, _kernel(params)))
+            except KernelNotSeen as error:
+                raise CallFailure("not_found", str(error)) from error
         if verb == "end":
             return Reply({"ended": await peer.in_thread(end, _named(params))})
         raise CallFailure("unknown", f"the probe has no '{verb[:40]}'")
@@ -93,7 +91,7 @@ class _Live:
 
     async def _repeat(self) -> None:
         while True:
-            found = await self._peer.in_thread(_look, _workspace(self._peer))
+            found = await self._peer.in_thread(look, _workspace(self._peer))
             try:
                 if self._stream.can_send(4096):
                     self._stream.send(found)
@@ -117,27 +115,6 @@ def _workspace(peer: Peer) -> Path:
     return Path(peer.hints().get("cwd") or peer.folder)
 
 
-def _look(workspace: Path) -> dict[str, Any]:
-    return {
-        "time": time.time(),
-        "machine": read_machine(workspace).to_json(),
-        "cards": [card.to_json() for card in read_cards()],
-        "processes_visible": bool(read_processes()),
-    }
-
-
-def _look_at_kernel(kernel: str) -> dict[str, Any]:
-    pid = kernel_process(kernel)
-    if pid is None:
-        raise CallFailure("not_found", "the kernel's process cannot be seen on this machine")
-    before, begun = read_processes(), time.monotonic()
-    time.sleep(_LOOK_S)  # in the service's own thread: processor time is only seen to pass between two looks
-    after = read_processes()
-    found = verdict(before, after, pid, time.monotonic() - begun)
-    members = family(after.values(), pid)[:_MAX_FAMILY]
-    return {"pid": pid, "verdict": found.to_json(), "family": [member.to_json() for member in members]}
-
-
 def _kernel(params: Mapping[str, Any]) -> str:
     kernel = params.get("kernel")
     if not isinstance(kernel, str) or not 1 <= len(kernel) <= 100:
@@ -147,7 +124,7 @@ def _kernel(params: Mapping[str, Any]) -> str:
 
 def _named(params: Mapping[str, Any]) -> list[tuple[int, int]]:
     named = params.get("processes")
-    if not isinstance(named, list) or len(named) > _MAX_FAMILY:
+    if not isinstance(named, list) or len(named) > _MAX_NAMED:
         raise CallFailure("bad_request", "'processes' is a list of number and start")
     found = []
     for one in named:
