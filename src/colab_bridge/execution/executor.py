@@ -9,6 +9,7 @@ from typing import Any
 
 from colab_bridge.errors import RuntimeLostError
 from colab_bridge.kernels.hub import HubKernel, note_of
+from colab_bridge.kernels.own_messages import OUTPUT_LOST
 from colab_bridge.kernels.record import Entry, EntryKind
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
@@ -148,6 +149,7 @@ class _Tracker:
         self.msg_id = msg_id
         self.last_seq = after
         self._reply: dict[str, Any] | None = None
+        self._error: dict[str, Any] = {}
         self._idle = False
         self._lost = ""
 
@@ -175,11 +177,15 @@ class _Tracker:
     def message(self, message: RawMessage) -> None:
         if message.msg_type == "execute_reply":
             self._reply = _content(message)
+        elif message.msg_type == "error":
+            self._error = _content(message)
         elif message.msg_type == "status" and _content(message).get("execution_state") == "idle":
             self._idle = True
 
     def result(self) -> ExecutionResult:
         reply = self._reply or {}
+        if reply.get("ename") == OUTPUT_LOST and self._error:
+            reply = {**self._error, "status": "error"}  # the lost reply said the same
         status = str(reply.get("status", "error"))
         return ExecutionResult(
             status=status if status in ("ok", "error", "aborted") else "error",

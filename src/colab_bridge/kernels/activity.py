@@ -108,9 +108,10 @@ class KernelActivity:
         }
 
     def server_reported(self, *, busy: bool) -> None:
-        """Reconcile with the server's own word on the kernel, after a take-over."""
-        if not busy:
-            self._executions = {key: value for key, value in self._executions.items() if not value.replied}
+        """Take the server's own word on the kernel, after a take-over.
+
+        An execution whose end was not seen stays under way, whatever the server says: somebody waits for that end.
+        """
         self._unknown_busy = busy and not self._executions
 
     def take_death(self) -> str | None:

@@ -176,6 +176,7 @@ class HubKernel:
         if self._server_busy is not None:
             self._activity.server_reported(busy=self._server_busy)
         self._server_busy = None
+        self._idle_watch.changed()
 
     # -- upwards ---------------------------------------------------------------------------------------------
 
@@ -253,7 +254,7 @@ class HubKernel:
     def _say(self, messages: Sequence[RawMessage]) -> None:
         """Deliver messages of our own making, in the kernel's place."""
         for message in messages:
-            self.pass_down(functools.partial(self._deliver, message), message)
+            self.pass_down(functools.partial(self._deliver_completed, message), message)
 
     def _refuse_unready(self, request: RawMessage, text: str, hint: str) -> None:
         self._refuse(request, "FilesNotReady", text, hint)
@@ -309,6 +310,10 @@ class HubKernel:
         """Put back the ``error`` that the server's output limit took away, before the execution ends."""
         if error := self._activity.missing_error(message):
             self._deliver(self._own.make("iopub", "error", error, message.parent_fields()))
+
+    def _deliver_completed(self, message: RawMessage) -> None:
+        self._complete_error(message)
+        self._deliver(message)
 
     def _deliver(self, message: RawMessage, origin: int = 0) -> None:
         self._append(EntryKind.DOWN, v1_chunks(message), origin)
@@ -393,7 +398,9 @@ class HubKernel:
         """Close executions whose reply the server threw away: a later request on the same channel was answered."""
         for header in self._fence.unanswered():
             self.declare_loss("the reply of an execution was lost while the connection was down")
-            self._say(self._own.lost_reply(header))
+            # Its outputs and its idle may still be under way, because iopub is a channel of its own. The idle watch
+            # makes up for an idle that does not come.
+            self._say([self._own.lost_reply(header)])
 
     def _mark_dead(self, reason: str, origin: int = 0) -> None:
         self._died = reason
@@ -456,6 +463,7 @@ class HubKernel:
             self._after_connect()
         elif state is LinkState.RECONNECTING and changed:
             self._fence.link_lost()
+            self._idle_watch.link_lost()
         if state is LinkState.GONE and not self._died:
             reason = text or "the kernel does not exist any more"
             self._mark_dead(reason if self._heard else f"the kernel ended while it was starting ({reason})")
@@ -471,6 +479,7 @@ class HubKernel:
         for answer in self._fence.start(fence.msg_id):
             self._upstream.send(answer)
         self._send_own(fence)
+        self._idle_watch.fenced(fence.msg_id)
 
     def _refresh_state(self) -> None:
         if self._died:

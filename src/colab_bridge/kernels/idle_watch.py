@@ -53,6 +53,15 @@ class IdleWatch:
         if self._timer is None and self._activity.half_ended():
             self._timer = asyncio.get_running_loop().call_later(self._patience_s(), self._look)
 
+    def fenced(self, probe: str) -> None:
+        """Take a silent execution that was sent for another reason as a probe for all that was sent before it."""
+        self._waiting = frozenset(self._activity.under_way())
+        self._probe, self._probe_answered = probe, False
+
+    def link_lost(self) -> None:
+        """Give up a probe that is under way: its answers may have gone down with the connection."""
+        self._probe = None
+
     def stop(self) -> None:
         """Forget everything; nothing is called afterwards."""
         if self._timer is not None:

@@ -7,7 +7,10 @@ from typing import Any
 from colab_bridge._util.ids import new_id
 from colab_bridge.wire.message import RawMessage
 
-__all__ = ["OwnMessages"]
+__all__ = ["OUTPUT_LOST", "OwnMessages"]
+
+#: Name of the error in a reply that stands for a lost one.
+OUTPUT_LOST = "OutputLost"
 
 
 class OwnMessages:
@@ -45,13 +48,14 @@ class OwnMessages:
             self.idle(parent),
         ]
 
-    def lost_reply(self, parent: dict[str, Any]) -> list[RawMessage]:
-        """Return the end of an execution whose own reply was lost on the way."""
+    def lost_reply(self, parent: dict[str, Any]) -> RawMessage:
+        """Return what stands for the reply of an execution that was lost on the way."""
+        text = "the execution has ended, but its reply was lost while the connection was down"
         content: dict[str, Any] = {
             "status": "error",
-            "ename": "OutputLost",
-            "evalue": "the execution has ended, but its reply was lost while the connection was down",
-            "traceback": [],
+            "ename": OUTPUT_LOST,
+            "evalue": text,
+            "traceback": [f"{OUTPUT_LOST}: {text}"],
             "execution_count": None,
         }
-        return [self.make("shell", "execute_reply", content, parent), self.idle(parent)]
+        return self.make("shell", "execute_reply", content, parent)

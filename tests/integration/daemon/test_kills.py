@@ -5,6 +5,7 @@ The cells print a numbered line every 100 ms; what could be missing is declared.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -123,41 +124,57 @@ def test_a_cell_added_while_no_daemon_ran_does_not_move_the_outputs(daemon_home:
     assert found == {"mine": "", "c0": "early\n", "c1": EVERY_LINE, "c2": "late\n"}
 
 
-def saving(path: Path) -> None:
-    """Wait until a save is under way: then there is a temporary file beside the notebook, for some milliseconds."""
-    eventually(lambda: list(path.parent.glob(f".{path.name}.*.tmp")), "a save", pause_s=0.0005)
+def saving(home: DaemonHome, run_id: str, path: Path) -> bool:
+    """Wait until a save is under way, and return False when the run has ended before that.
+
+    There is a temporary file beside the notebook then, for some milliseconds.
+    """
+    looks = itertools.count(1)
+
+    def seen() -> str:
+        if list(path.parent.glob(f".{path.name}.*.tmp")):
+            return "saving"
+        return "ended" if next(looks) % 200 == 0 and home.view(run_id)["status"] != "running" else ""
+
+    return eventually(seen, "a save", pause_s=0.0005) == "saving"
 
 
-def test_a_daemon_killed_while_it_saves_leaves_a_sound_notebook(daemon_home: DaemonHome) -> None:
+def kill_while_saving(home: DaemonHome, run_id: str, path: Path) -> None:
+    """Kill three daemons within seconds, each in the middle of a save."""
+    for _ in range(3):
+        if not saving(home, run_id, path):
+            return
+        home.kill_daemon()
+        read(path)
+        home.client()
+
+
+def test_daemons_killed_while_they_save_leave_a_sound_notebook(daemon_home: DaemonHome) -> None:
     big = "import time\nfor n in range(60):\n    print('line', n, 'x' * 400_000, flush=True)\n    time.sleep(0.1)"
     path = write(daemon_home.project / "n.ipynb", big)
     run = daemon_home.start_notebook(path)
-    saving(path)
-    daemon_home.kill_daemon()
-    read(path)
+    kill_while_saving(daemon_home, run["id"], path)
     seen = daemon_home.follow(run["id"])
     text = printed(read(path)[0])
     numbers = [int(line.split()[1]) for line in text.splitlines()]
-    # What was on its way to the daemon when it died is lost with it, and after the first kill that may be all that the
-    # server had kept meanwhile: a save comes with the first line of it. The run says so.
+    # What was on its way to a daemon when it died is lost with it, up to the very last line. The run says so.
+    lost = daemon_home.view(run["id"])["output_may_be_lost"]
     assert numbers == sorted(set(numbers))
-    assert numbers[-1] == 59
     assert text == daemon_home.record(run["id"]).text()
-    assert daemon_home.view(run["id"])["output_may_be_lost"]
-    assert seen.status == "ok"
+    assert lost
+    assert seen.status == "ok" or errors(read(path)[0]) == ["OutputLost"]
     assert list(path.parent.glob(".n.ipynb.*.tmp")) == []
 
 
-def test_a_daemon_killed_while_it_saves_a_failed_cell_does_not_go_on_behind_it(daemon_home: DaemonHome) -> None:
+def test_daemons_killed_while_they_save_a_failed_cell_do_not_go_on_behind_it(daemon_home: DaemonHome) -> None:
     path = write(daemon_home.project / "n.ipynb", "print('x' * 30_000_000)\n1/0", "open('went_on', 'w')")
     run = daemon_home.start_notebook(path)
-    saving(path)
-    daemon_home.kill_daemon()
+    kill_while_saving(daemon_home, run["id"], path)
     seen = daemon_home.follow(run["id"])
-    # What was on its way to the daemon when it died is lost with it, and that is declared.
-    lost = bool(daemon_home.view(run["id"])["output_may_be_lost"])
+    # What was on its way to a daemon when it died is lost with it, and that is declared.
+    lost = daemon_home.view(run["id"])["output_may_be_lost"]
     assert seen.status == "error"
-    assert errors(read(path)[0]) == ["ZeroDivisionError"] or lost
+    assert errors(read(path)[0]) in (["ZeroDivisionError"], *([["OutputLost"]] if lost else []))
     assert not (daemon_home.project / "went_on").exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from colab_bridge.kernels import idle_watch
 from colab_bridge.kernels.record import EntryKind, MessageRecord
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.upstream import LinkState
@@ -209,9 +210,34 @@ async def test_a_request_that_had_begun_is_not_sent_again(scene: Scene) -> None:
     scene.say(busy("a"))
     scene.cut()
     scene.connect()
-    scene.say(reply(scene.upstream.sent[-1].msg_id, count=1))
+    fence = scene.upstream.sent[-1].msg_id
+    scene.say(reply(fence, count=1), idle(fence))
     assert [m.msg_id for m in scene.upstream.sent].count("a") == 1
-    assert [note["type"] for note in scene.notes()].count("lost") == 1
+    assert "lost" in [note["type"] for note in scene.notes()]
+    assert not scene.hub.busy
+
+
+async def test_outputs_still_come_before_the_end_of_an_execution_whose_reply_was_lost(scene: Scene) -> None:
+    scene.hub.submit(request("a"))
+    scene.say(busy("a"))
+    scene.cut()
+    scene.connect()
+    fence = scene.upstream.sent[-1].msg_id
+    scene.say(reply(fence, count=1))
+    assert scene.hub.busy
+    scene.say(stream("a", "late"), idle("a"), idle(fence))
+    assert [m.msg_type for m in scene.down()] == ["status", "execute_reply", "stream", "error", "status"]
+    assert not scene.hub.busy
+
+
+async def test_an_error_that_came_is_not_joined_by_that_of_the_lost_reply(scene: Scene) -> None:
+    scene.hub.submit(request("a"))
+    scene.say(busy("a"), from_kernel("iopub", "error", {"ename": "E", "evalue": "", "traceback": []}, "a"))
+    scene.cut()
+    scene.connect()
+    fence = scene.upstream.sent[-1].msg_id
+    scene.say(reply(fence, count=1), idle("a"), idle(fence))
+    assert [m.msg_type for m in scene.down()].count("error") == 1
     assert not scene.hub.busy
 
 
@@ -250,6 +276,13 @@ async def test_what_was_sent_to_a_kernel_that_died_is_not_sent_to_its_successor(
 # -- a new daemon --------------------------------------------------------------------------------------------
 
 
+async def sent(scene: Scene, count: int) -> None:
+    """Wait until so many messages have been sent up, which a timer brings about."""
+    with anyio.fail_after(20):
+        while len(scene.upstream.sent) < count:
+            await anyio.sleep(0.005)
+
+
 def take_over(old: Scene, *, server_says_busy: bool | None, after: int | None = None) -> Scene:
     old.hub.close()
     scene = Scene(old.record.folder, record=MessageRecord.open(old.record.folder))
@@ -282,6 +315,37 @@ async def test_a_new_daemon_does_not_send_again_what_a_death_has_ended(scene: Sc
     new = take_over(scene, server_says_busy=False)
     new.connect()
     assert new.upstream.sent == []
+
+
+async def test_an_execution_whose_idle_died_with_the_daemon_is_ended_by_the_fence_or_a_probe(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_watch, "PATIENCE_S", 0.01)
+    scene.hub.submit(request("a"))
+    scene.say(busy("a"), reply("a", "error", ename="E", evalue="e", traceback=["t"]))
+    new = take_over(scene, server_says_busy=False)
+    new.connect()
+    assert new.hub.busy
+    await sent(new, 1)
+    new.say(reply(new.upstream.sent[0].msg_id, count=1), idle(new.upstream.sent[0].msg_id))
+    assert [m.msg_type for m in new.down()] == ["status", "execute_reply", "error", "status"]
+    assert [note["type"] for note in new.notes()].count("lost") == 1
+    assert not new.hub.busy
+
+
+async def test_a_probe_that_goes_down_with_its_connection_is_followed_by_another(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_watch, "PATIENCE_S", 0.01)
+    scene.hub.submit(request("a"))
+    scene.say(busy("a"), reply("a"))
+    await sent(scene, 2)
+    scene.cut()
+    scene.connect()
+    await sent(scene, 3)
+    probe = scene.upstream.sent[2].msg_id
+    scene.say(reply(probe), idle(probe))
+    assert not scene.hub.busy
 
 
 async def test_a_take_over_is_declared_only_where_something_was_under_way(scene: Scene) -> None:
