@@ -1,0 +1,198 @@
+"""A large file under way: its bytes so far, and a list of the ranges that are there.
+
+``<digest>.part`` holds the bytes at their places, ``<digest>.map`` one record for each range that was written, with a
+hash of what was written. Both survive a restart, so a cut costs at most the chunk that was under way; a range whose
+bytes are not what the record says (a power cut, a bad disk) is found when the file is finished, and fetched again.
+
+Map, big-endian: ``size u64``, then ``offset u64 | length u64 | blake2b-128``; the hash of copied ranges is zero.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from ..transfer.patch import Copy
+from .place import Calls
+from .platform_folder import Folder
+
+__all__ = ["MAP_SUFFIX", "PART_SUFFIX", "Part", "hash_file"]
+
+PART_SUFFIX = ".part"
+MAP_SUFFIX = ".map"
+_HEAD = struct.Struct(">Q")
+_RECORD = struct.Struct(">QQ16s")
+_COPIED = bytes(16)
+_BUFFER_BYTES = 2**20
+_MAX_MAP_BYTES = 64 * 2**20
+
+Record = tuple[int, int, bytes]
+
+
+def hash_file(calls: Calls, fd: int, key: bytes, hasher: blake2b | None = None) -> bytes:
+    """Return the keyed digest of an open file, from its position to its end.
+
+    Args:
+        calls: Through which it is read.
+        fd: Open for reading.
+        key: Key of the pairing.
+        hasher: State to go on with, where the part before the position was hashed already.
+    """
+    state = hasher or blake2b(digest_size=32, key=key)
+    while data := calls.read(fd, _BUFFER_BYTES):
+        state.update(data)
+    return state.digest()
+
+
+def _short_hash(data: bytes | memoryview) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def _gaps(records: Iterable[Record], size: int) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    position = 0
+    for offset, length, _ in sorted(records):
+        if offset > position:
+            out.append((position, offset - position))
+        position = max(position, offset + length)
+    if position < size:
+        out.append((position, size - position))
+    return out
+
+
+class Part:
+    """One large file under way; open until :meth:`close`.
+
+    Args:
+        calls: File-system calls.
+        folder: The stage.
+        digest: What it will be.
+        size: Its length in bytes; a map of another length is thrown away.
+        key: Key of the pairing.
+    """
+
+    def __init__(self, calls: Calls, folder: Folder, digest: bytes, size: int, key: bytes) -> None:
+        self._calls = calls
+        self._folder = folder
+        self._digest = digest
+        self._key = key
+        self._name = digest.hex()
+        self.size = size
+        # Bytes from the start that went through the hasher while they were written.
+        self._hashed = 0
+        self._hasher = blake2b(digest_size=32, key=key)
+        self._records: list[Record] = []
+        self._fd = calls.create(folder, self._name + PART_SUFFIX, os.O_RDWR)
+        try:
+            self._map = calls.create(folder, self._name + MAP_SUFFIX, os.O_RDWR)
+            try:
+                self._load()
+            except BaseException:
+                os.close(self._map)
+                raise
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _load(self) -> None:
+        raw = self._calls.read(self._map, _MAX_MAP_BYTES)
+        there = os.fstat(self._fd).st_size
+        if raw[: _HEAD.size] == _HEAD.pack(self.size) and there <= self.size:
+            whole = (len(raw) - _HEAD.size) // _RECORD.size * _RECORD.size
+            for offset, length, short in _RECORD.iter_unpack(raw[_HEAD.size : _HEAD.size + whole]):
+                if offset + length <= there:
+                    self._records.append((offset, length, short))
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        self._calls.truncate(self._map, 0)
+        self._calls.seek(self._map, 0)
+        rows = b"".join(_RECORD.pack(*record) for record in self._records)
+        self._calls.write(self._map, _HEAD.pack(self.size) + rows)
+        if not self._records:
+            self._calls.truncate(self._fd, 0)
+
+    def _note(self, offset: int, length: int, short: bytes) -> None:
+        self._calls.write(self._map, _RECORD.pack(offset, length, short))
+        self._records.append((offset, length, short))
+
+    def put(self, offset: int, data: bytes | memoryview) -> None:
+        """Write a range.
+
+        Raises:
+            ValueError: it is not inside the file.
+            OSError: it could not be written; it still counts as missing.
+        """
+        if offset < 0 or not len(data) or offset + len(data) > self.size:
+            raise ValueError("the chunk does not lie inside the file")
+        self._write(offset, data, _short_hash(data))
+
+    def _write(self, offset: int, data: bytes | memoryview, short: bytes) -> None:
+        if offset < self._hashed:
+            # What was hashed is written anew; rare enough to hash the whole file at the end.
+            self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
+        self._calls.seek(self._fd, offset)
+        self._calls.write(self._fd, data)
+        if offset == self._hashed:
+            self._hasher.update(data)
+            self._hashed += len(data)
+        self._note(offset, len(data), short)
+
+    def fill(self, copies: Iterable[Copy], source: int) -> None:
+        """Take ranges out of an older file.
+
+        Args:
+            copies: Ranges; those that do not fit are left out and stay missing.
+            source: The older file, open for reading.
+
+        Raises:
+            OSError: a file could not be read or written.
+        """
+        for copy in copies:
+            done = 0
+            while done < copy.length and copy.target + copy.length <= self.size:
+                self._calls.seek(source, copy.source + done)
+                data = self._calls.read(source, min(_BUFFER_BYTES, copy.length - done))
+                if not data:
+                    break
+                self._write(copy.target + done, data, _COPIED)
+                done += len(data)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the ranges (offset, length in bytes) that are not there."""
+        return _gaps(self._records, self.size)
+
+    def check(self) -> bool:
+        """Return whether the whole file has its digest; otherwise forget the ranges that are wrong.
+
+        Damaged chunks are missing again afterwards, copied ranges too; when every chunk is what was written, all are.
+
+        Raises:
+            OSError: the file could not be read.
+        """
+        self._calls.seek(self._fd, self._hashed)
+        found = hash_file(self._calls, self._fd, self._key, self._hasher.copy())
+        if found == self._digest and os.fstat(self._fd).st_size == self.size:
+            self._calls.written(self._fd)
+            return True
+        good = [record for record in self._records if record[2] != _COPIED and self._is_good(record)]
+        self._records = good if len(good) < len(self._records) else []
+        self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
+        self._rewrite()
+        return False
+
+    def _is_good(self, record: Record) -> bool:
+        offset, length, short = record
+        state = blake2b(digest_size=16)
+        self._calls.seek(self._fd, offset)
+        while length and (data := self._calls.read(self._fd, min(length, _BUFFER_BYTES))):
+            state.update(data)
+            length -= len(data)
+        return not length and state.digest() == short
+
+    def close(self) -> None:
+        """Let go of the files; they stay."""
+        os.close(self._fd)
+        os.close(self._map)

@@ -1,0 +1,417 @@
+"""The stage: content that is complete and verified, by digest, on the file system of the root.
+
+Names in the stage say what may be in it:
+
+- ``<digest>``: verified content that only we have written.
+- ``<digest>.part``, ``<digest>.map``: a large file under way.
+- ``<digest>~<txn>~<n>``: content on its way into the tree. After an exchange the *old* object has this name for a
+  moment, so whatever is found under it and is not that content belongs to the user and is never removed blindly.
+- ``folder~<txn>~<n>``: the same for folders that take the place of a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ..transfer.patch import Copy
+from .exchange import pick_exchange
+from .ops import link_digest
+from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
+from .place import Calls
+from .platform_folder import Folder
+from .root import STATE_FOLDER, Root
+
+__all__ = ["SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent", "make_calls"]
+
+_CONTENT = re.compile(r"[0-9a-f]{64}")
+_WORK = re.compile(r"([0-9a-f]{64}|folder)~([A-Za-z0-9][A-Za-z0-9._-]{0,79})~([0-9]{1,9})(?:~old)?")
+_BUFFER_BYTES = 2**20
+_COPY_SUFFIX = ".copy"
+SPELLING_NOTE = "spelling"
+"""Note of :mod:`.spelling`; it is looked at before anything else in the stage."""
+SPELLING_OBJECT = "spelling-object"
+
+
+class WrongContent(Exception):
+    """Bytes are not what their digest says; nothing was kept."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something in the stage that is not ours: it was swapped out of the tree, and the process ended.
+
+    Attributes:
+        name: Name in the stage.
+        txn: Transaction, empty when it cannot be told.
+        number: Number of the operation in it, -1 when it cannot be told.
+    """
+
+    name: str
+    txn: str
+    number: int
+
+
+def make_calls(root: Root) -> Calls:
+    """Return the file-system calls for a root, with the best exchange that its file system supports.
+
+    Raises:
+        OSError: the stage cannot be written to.
+    """
+    with root.folder(f"{STATE_FOLDER}/stage") as folder:
+        return Calls(pick_exchange(folder))
+
+
+class Stage:
+    """Stage of one root.
+
+    Args:
+        root: The root.
+        key: Key of the pairing for digests, 16 to 64 bytes.
+        calls: File-system calls, shared with trash and applier.
+
+    Raises:
+        OSError: the folder of the stage is missing or no folder.
+    """
+
+    def __init__(self, root: Root, key: bytes, calls: Calls) -> None:
+        self.key = key
+        self.calls = calls
+        self.folder: Folder = root.folder(f"{STATE_FOLDER}/stage")
+        self._root = root
+        self._parts: dict[bytes, Part] = {}
+
+    # -- small content ---------------------------------------------------------------------------------------------
+
+    def have(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Return which of the digests are here, complete."""
+        here = set(self.calls.names(self.folder))
+        return {digest for digest in digests if digest.hex() in here}
+
+    def put(self, digest: bytes, data: bytes | memoryview) -> None:
+        """Keep a small content.
+
+        Raises:
+            WrongContent: the bytes have another digest.
+            OSError: it could not be written; nothing is kept.
+        """
+        if blake2b(data, digest_size=32, key=self.key).digest() != digest:
+            raise WrongContent
+        self._write_new(digest, [data])
+
+    def _write_new(self, digest: bytes, parts: Iterable[bytes | memoryview]) -> None:
+        name = digest.hex()
+        try:
+            fd = self.calls.create(self.folder, name)
+        except FileExistsError:
+            return
+        try:
+            for part in parts:
+                self.calls.write(fd, part)
+            self.calls.written(fd)
+        except BaseException:
+            os.close(fd)
+            self.calls.unlink(self.folder, name)
+            raise
+        os.close(fd)
+
+    def open(self, digest: bytes) -> int:
+        """Return a descriptor for reading a complete content.
+
+        Raises:
+            FileNotFoundError: it is not here.
+        """
+        return self.calls.open_file(self.folder, digest.hex())
+
+    def discard(self, digest: bytes) -> None:
+        """Remove a complete content, if it is here."""
+        self._unlink_if_there(digest.hex())
+
+    def _unlink_if_there(self, name: str) -> None:
+        try:
+            self.calls.unlink(self.folder, name)
+        except FileNotFoundError:
+            return
+
+    # -- large content ---------------------------------------------------------------------------------------------
+
+    def begin_large(self, digest: bytes, size: int) -> list[tuple[int, int]]:
+        """Begin a large content, or go on with one that was cut off.
+
+        Args:
+            digest: What it will be.
+            size: Its length in bytes; the caller has compared it with the limits.
+
+        Returns:
+            The ranges (offset, length) that are missing; none when it is here already.
+
+        Raises:
+            OSError: the files cannot be made.
+        """
+        if self.have([digest]):
+            return []
+        part = self._parts.get(digest)
+        if part is None or part.size != size:
+            self._forget_part(digest)
+            part = self._parts[digest] = Part(self.calls, self.folder, digest, size, self.key)
+        return part.missing()
+
+    def put_chunk(self, digest: bytes, offset: int, data: bytes | memoryview) -> None:
+        """Keep a range of a large content that was begun.
+
+        Raises:
+            KeyError: it was not begun in this process.
+            ValueError: the range is not inside it.
+            OSError: it could not be written; the range still counts as missing.
+        """
+        self._parts[digest].put(offset, data)
+
+    def fill(self, digest: bytes, copies: Iterable[Copy], source: int) -> None:
+        """Take ranges of a large content out of an older version of the file (open for reading).
+
+        Raises:
+            KeyError: it was not begun in this process.
+            OSError: reading or writing failed.
+        """
+        self._parts[digest].fill(copies, source)
+
+    def missing(self, digest: bytes) -> list[tuple[int, int]]:
+        """Return the ranges (offset, length in bytes) that are still missing.
+
+        Raises:
+            KeyError: it was not begun in this process.
+        """
+        return self._parts[digest].missing()
+
+    def finish(self, digest: bytes) -> bool:
+        """Verify a large content.
+
+        Returns:
+            True: it is here, complete. False: something is missing or was damaged; :meth:`missing` tells what.
+
+        Raises:
+            KeyError: it was not begun in this process.
+            OSError: it could not be read.
+        """
+        if self.have([digest]):
+            return True
+        part = self._parts[digest]
+        if part.missing() or not part.check():
+            return False
+        name = digest.hex()
+        self._forget_part(digest)
+        self.calls.rename(self.folder, name + PART_SUFFIX, self.folder, name)
+        self._unlink_if_there(name + MAP_SUFFIX)
+        return True
+
+    def _forget_part(self, digest: bytes) -> None:
+        part = self._parts.pop(digest, None)
+        if part is not None:
+            part.close()
+
+    # -- copies ----------------------------------------------------------------------------------------------------
+
+    def take_local_copy(self, digest: bytes, path: str) -> bool:
+        """Copy a content from a path of the tree.
+
+        Returns:
+            Whether the file had that content.
+
+        Raises:
+            OSError: it could not be read or written.
+        """
+        parent, _, name = path.rpartition("/")
+        with self._root.folder(parent) as folder:
+            fd = self.calls.open_file(folder, folder.disk_name(name))
+        try:
+            return self.take_copy(digest, fd)
+        finally:
+            os.close(fd)
+
+    def take_copy(self, digest: bytes, source: int) -> bool:
+        """Copy a content from an open file; returns whether it had that content.
+
+        Raises:
+            OSError: it could not be read or written.
+        """
+        hasher = blake2b(digest_size=32, key=self.key)
+
+        def parts() -> Iterable[bytes]:
+            while data := self.calls.read(source, _BUFFER_BYTES):
+                hasher.update(data)
+                yield data
+
+        if self.have_one(digest):
+            return True
+        self._write_new(digest, parts())
+        if hasher.digest() == digest:
+            return True
+        self.discard(digest)
+        return False
+
+    def have_one(self, digest: bytes) -> bool:
+        """Return whether a content is here, complete."""
+        try:
+            self.calls.stat(self.folder, digest.hex())
+        except FileNotFoundError:
+            return False
+        return True
+
+    # -- on the way into the tree ----------------------------------------------------------------------------------
+
+    def work_on(self, digest: bytes, txn: str, number: int, *, last: bool) -> str:
+        """Give a content the name under which it goes into the tree.
+
+        Args:
+            digest: A complete content.
+            txn: Transaction.
+            number: Number of the operation.
+            last: No other operation needs the content; otherwise it is copied.
+
+        Returns:
+            The name in the stage.
+
+        Raises:
+            FileNotFoundError: the content is not here.
+            OSError: it could not be copied.
+        """
+        name = f"{digest.hex()}~{txn}~{number}"
+        if last:
+            self.calls.rename(self.folder, digest.hex(), self.folder, name)
+            return name
+        # Under a working name only whole content may ever be seen, or a crash would look like a user's file.
+        half = digest.hex() + _COPY_SUFFIX
+        self._unlink_if_there(half)
+        source = self.open(digest)
+        try:
+            fd = self.calls.create(self.folder, half)
+            try:
+                while data := self.calls.read(source, _BUFFER_BYTES):
+                    self.calls.write(fd, data)
+                self.calls.written(fd)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(source)
+        self.calls.rename(self.folder, half, self.folder, name)
+        return name
+
+    def link_work(self, target: str, txn: str, number: int) -> str:
+        """Make a link that goes into the tree; returns its name in the stage."""
+        name = f"{link_digest(target).hex()}~{txn}~{number}"
+        self.calls.make_link(self.folder, name, target)
+        return name
+
+    def folder_work(self, txn: str, number: int) -> str:
+        """Make an empty folder that goes into the tree; returns its name in the stage."""
+        name = f"folder~{txn}~{number}"
+        self.calls.make_folder(self.folder, name)
+        return name
+
+    def is_ours(self, name: str, seen: os.stat_result) -> bool:
+        """Return whether the object under a working name is the content that it is named after.
+
+        Raises:
+            OSError: it could not be read.
+        """
+        wanted = name.split("~", 1)[0]
+        if stat.S_ISREG(seen.st_mode) and wanted != "folder":
+            fd = self.calls.open_file(self.folder, name)
+            try:
+                return hash_file(self.calls, fd, self.key).hex() == wanted
+            finally:
+                os.close(fd)
+        if stat.S_ISLNK(seen.st_mode):
+            return link_digest(self.calls.read_link(self.folder, name)).hex() == wanted
+        if stat.S_ISDIR(seen.st_mode) and wanted == "folder":
+            with self.calls.child(self.folder, name) as inside:
+                return not self.calls.names(inside)
+        return False
+
+    def put_back(self, name: str, seen: os.stat_result) -> None:
+        """Take an object of ours back from its working name: content stays for a later try, the rest is removed."""
+        if stat.S_ISDIR(seen.st_mode):
+            self.calls.remove_folder(self.folder, name)
+        elif stat.S_ISREG(seen.st_mode):
+            self.calls.rename(self.folder, name, self.folder, name.split("~", 1)[0])
+        else:
+            self.calls.unlink(self.folder, name)
+
+    def sweep(self, txn: str | None = None) -> list[Leftover]:
+        """Tidy up working names: what is ours is taken back, what is not is returned and left where it is.
+
+        Args:
+            txn: Only of this transaction, which has just ended; None for all, after a start.
+
+        Raises:
+            OSError: something could not be looked at; the rest was not touched.
+        """
+        found: list[Leftover] = []
+        for name in sorted(self.calls.names(self.folder)):
+            match = _WORK.fullmatch(name)
+            if match is None or (txn is not None and match[2] != txn):
+                continue
+            seen = self.calls.stat(self.folder, name)
+            if txn is None and stat.S_ISREG(seen.st_mode) and not seen.st_size:
+                # A power cut leaves such ones. Only after a start: a program may be about to write into a young one.
+                self.calls.unlink(self.folder, name)
+            elif not name.endswith("~old") and self.is_ours(name, seen):
+                self.put_back(name, seen)
+            else:
+                found.append(Leftover(name, match[2], int(match[3])))
+        return found
+
+    def recover(self, wanted: Collection[bytes] = ()) -> list[Leftover]:
+        """Look through the stage after a start, before anything else is done with it.
+
+        Contents that nobody wants are removed, damaged ones too; large files under way are kept.
+
+        Args:
+            wanted: Digests of open transactions, which are kept when they are sound.
+
+        Returns:
+            What is not ours: swapped out of the tree by a transaction that did not end. It stays where it is.
+
+        Raises:
+            OSError: something could not be looked at.
+        """
+        found = self.sweep()
+        names = {leftover.name for leftover in found}
+        for name in self.calls.names(self.folder):
+            if name in names:
+                continue
+            if _CONTENT.fullmatch(name):
+                digest = bytes.fromhex(name)
+                if digest not in wanted or not self.is_ours(name, self.calls.stat(self.folder, name)):
+                    self.calls.unlink(self.folder, name)
+            elif name.startswith("probe-") or name.endswith(_COPY_SUFFIX):
+                self.calls.unlink(self.folder, name)
+            elif not name.endswith((PART_SUFFIX, MAP_SUFFIX)):
+                found.append(Leftover(name, "", -1))
+        return found
+
+    def drop_parts(self, keep: Collection[bytes] = (), *, older_than_s: float = 14 * 86_400) -> None:
+        """Remove large files under way that nobody has gone on with for a while.
+
+        Args:
+            keep: Digests that stay.
+            older_than_s: Time since the last chunk.
+        """
+        limit = time.time() - older_than_s
+        for name in self.calls.names(self.folder):
+            stem = name.split(".", 1)[0]
+            is_part = name.endswith((PART_SUFFIX, MAP_SUFFIX)) and _CONTENT.fullmatch(stem)
+            idle = is_part and bytes.fromhex(stem) not in {*keep, *self._parts}
+            if idle and self.calls.stat(self.folder, name).st_mtime < limit:
+                self._unlink_if_there(name)
+
+    def close(self) -> None:
+        """Let go of everything; what is here stays."""
+        for digest in list(self._parts):
+            self._forget_part(digest)
+        self.folder.close()

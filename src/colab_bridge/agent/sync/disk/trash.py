@@ -1,0 +1,487 @@
+"""The trash: what the engine took out of the tree, by transaction, on the file system of the root.
+
+``trash/<txn>/<n>`` is an object, ``trash/<txn>/manifest`` one JSON line for each: where it stood, and what it was
+expected to be, written *before* the first object moves, so that a crash leaves nothing without a name. When the
+transaction has ended, the manifest also tells how each object looked; a program that still had the old file open and
+writes into it later is found by that (:meth:`Trash.changed_since`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .parts import hash_file
+from .place import Calls, Places
+from .platform_folder import Folder
+from .root import STATE_FOLDER, Root
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Intent", "Trash", "TrashBox", "TrashEntry", "TrashFault", "digest_of", "remove_all"]
+
+_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_MANIFEST = "manifest"
+_MAX_MANIFEST_BYTES = 128 * 2**20
+_MAX_SEALED_ENTRIES = 20_000
+
+
+class TrashFault(Exception):
+    """Something cannot be restored.
+
+    Attributes:
+        code: ``missing``, ``exists`` or ``failed``.
+        sentence: For people, one line.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What an operation may put into the trash.
+
+    Attributes:
+        number: Number of the operation in its transaction.
+        path: Where the object stands.
+        why: Name of the action.
+        kind: What it is expected to be: ``file``, ``link`` or ``folder``.
+        digest: Its fingerprint; of a file the keyed digest.
+    """
+
+    number: int
+    path: str
+    why: str
+    kind: str
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class TrashEntry:
+    """One object in the trash.
+
+    Attributes:
+        id: ``<txn>/<n>``, for :meth:`Trash.restore`.
+        path: Where it stood, empty when that is not known.
+        why: Name of the action that moved it out; ``displaced`` for what was saved in the middle of one.
+        kind: ``file``, ``link`` or ``folder``.
+        size: Bytes; of a folder those of everything in it.
+        removed_s: When, seconds since 1970.
+        digest: Digest it was expected to have, empty when it is no file.
+    """
+
+    id: str
+    path: str
+    why: str
+    kind: str
+    size: int
+    removed_s: float
+    digest: bytes
+
+
+class TrashBox:
+    """The part of the trash that belongs to one transaction; a context manager.
+
+    Args:
+        calls: File-system calls.
+        folder: Its folder.
+        txn: Transaction.
+    """
+
+    def __init__(self, calls: Calls, folder: Folder, txn: str) -> None:
+        self.calls = calls
+        self.folder = folder
+        self.txn = txn
+        self._rows = list(_read_manifest(calls, folder))
+
+    def announce(self, intents: Sequence[Intent], now_s: float) -> None:
+        """Write down what may come, before anything moves.
+
+        Raises:
+            OSError: it could not be written; nothing may be moved then.
+        """
+        self._append(
+            [
+                {"n": i.number, "path": i.path, "why": i.why, "kind": i.kind, "digest": i.digest.hex(), "t": now_s}
+                for i in intents
+            ]
+        )
+
+    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        fd = self.calls.create(self.folder, _MANIFEST, os.O_WRONLY | os.O_APPEND)
+        try:
+            # Begins with a line end, in case the last line was cut off by a crash.
+            self.calls.write(fd, b"\n" + b"\n".join(json.dumps(row).encode() for row in rows) + b"\n")
+            self.calls.written(fd)
+        finally:
+            os.close(fd)
+        self._rows.extend(rows)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the transaction has ended."""
+        return any("seals" in row for row in self._rows)
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return what is known about a number; empty when nothing is."""
+        found: dict[str, Any] = {}
+        for row in self._rows:
+            if row.get("n") == number:
+                found = row
+        return found
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the objects that are here."""
+        return sorted(int(name) for name in self.calls.names(self.folder) if _NUMBER.fullmatch(name))
+
+    def free_number(self) -> int:
+        """Return a number above all that were announced or are here."""
+        used: list[int] = [row["n"] for row in self._rows if isinstance(row.get("n"), int)]
+        return max([*used, *self.numbers(), -1]) + 1
+
+    def take_displaced(self, source: Folder, name: str, path: str, now_s: float) -> int:
+        """Move an object here that somebody saved in the middle of an operation.
+
+        Returns:
+            Its number.
+
+        Raises:
+            OSError: it is where it was.
+        """
+        number = self.free_number()
+        self._append([{"n": number, "path": path, "why": "displaced", "kind": "", "digest": "", "t": now_s}])
+        self.calls.rename(source, name, self.folder, str(number))
+        return number
+
+    def seal(self) -> None:
+        """Write down how every object looks at the end of the transaction.
+
+        Raises:
+            OSError: something could not be looked at, or nothing could be written.
+        """
+        self._append(
+            [{"seals": {str(number): _look(self.calls, self.folder, str(number)) for number in self.numbers()}}]
+        )
+
+    def seals(self) -> dict[str, dict[str, list[int]]]:
+        """Return the looks of the objects by their number, as last written down."""
+        found: dict[str, dict[str, list[int]]] = {}
+        for row in self._rows:
+            if isinstance(row.get("seals"), dict):
+                found = row["seals"]
+        return found
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Trash:
+    """Trash of one root.
+
+    Args:
+        root: The root.
+        key: Key of the pairing for digests.
+        calls: File-system calls, shared with the stage.
+
+    Raises:
+        OSError: the folder of the trash is missing or no folder.
+    """
+
+    def __init__(self, root: Root, key: bytes, calls: Calls) -> None:
+        self._root = root
+        self._key = key
+        self._calls = calls
+        self.folder: Folder = root.folder(f"{STATE_FOLDER}/trash")
+
+    def box(self, txn: str, *, create: bool = True) -> TrashBox:
+        """Open the part of a transaction.
+
+        Raises:
+            ValueError: the name of the transaction is not acceptable.
+            FileNotFoundError: it has none, and none is to be made.
+            OSError: it could not be made.
+        """
+        if not _TXN.fullmatch(txn):
+            raise ValueError("no name of a transaction")
+        if create:
+            with suppress(FileExistsError):
+                self._calls.make_folder(self.folder, txn)
+        folder = self._calls.child(self.folder, txn)
+        try:
+            return TrashBox(self._calls, folder, txn)
+        except BaseException:
+            folder.close()
+            raise
+
+    def transactions(self) -> list[str]:
+        """Return the transactions that have a part, by name."""
+        return sorted(name for name in self._calls.names(self.folder) if _TXN.fullmatch(name))
+
+    def list(self) -> list[TrashEntry]:
+        """Return everything in the trash, the newest first."""
+        found: list[TrashEntry] = []
+        for txn in self.transactions():
+            with self.box(txn, create=False) as box:
+                found.extend(self._entries(box))
+        return sorted(found, key=lambda entry: (-entry.removed_s, entry.id))
+
+    def _entries(self, box: TrashBox) -> Iterator[TrashEntry]:
+        for number in box.numbers():
+            row = box.row(number)
+            seen = self._calls.stat(box.folder, str(number))
+            kind = "folder" if stat.S_ISDIR(seen.st_mode) else "link" if stat.S_ISLNK(seen.st_mode) else "file"
+            yield TrashEntry(
+                id=f"{box.txn}/{number}",
+                path=str(row.get("path", "")),
+                why=str(row.get("why", "")),
+                kind=kind,
+                size=_size(self._calls, box.folder, str(number), seen),
+                removed_s=float(row.get("t", seen.st_ctime)),
+                digest=digest_of(row),
+            )
+
+    def _find(self, entry_id: str) -> tuple[TrashBox, int]:
+        txn, _, number = entry_id.partition("/")
+        if not _TXN.fullmatch(txn) or not _NUMBER.fullmatch(number):
+            raise TrashFault("missing", "there is nothing in the trash under this id")
+        try:
+            return self.box(txn, create=False), int(number)
+        except OSError as error:
+            raise TrashFault("missing", "there is nothing in the trash under this id") from error
+
+    def open(self, entry_id: str) -> int:
+        """Return a descriptor for reading a file in the trash.
+
+        Raises:
+            TrashFault: there is no such entry.
+            OSError: it is no file, or cannot be read.
+        """
+        box, number = self._find(entry_id)
+        with box:
+            return self._calls.open_file(box.folder, str(number))
+
+    def restore(self, entry_id: str, to: str | None = None) -> str:
+        """Move an object back into the tree, to a path where nothing stands.
+
+        Args:
+            entry_id: Id of the entry.
+            to: Where; by default where it stood. Missing folders are made.
+
+        Returns:
+            The path.
+
+        Raises:
+            TrashFault: there is no such entry, its path is not known, or something stands there.
+        """
+        box, number = self._find(entry_id)
+        with box:
+            path = to if to is not None else str(box.row(number).get("path", ""))
+            if not path or path.split("/", 1)[0].casefold() == STATE_FOLDER:
+                raise TrashFault("missing", "the place where it stood is not known; name one")
+            places = Places(self._root, self._calls)
+            try:
+                self._make_parents(places, path)
+                folder, name = places.find(path)
+                self._calls.place(box.folder, str(number), folder, name)
+            except FileExistsError as error:
+                raise TrashFault("exists", "something stands there already") from error
+            except FileNotFoundError as error:
+                raise TrashFault("missing", "there is nothing in the trash under this id") from error
+            except (OSError, ValueError) as error:
+                raise TrashFault("failed", f"it could not be moved back: {error}") from error
+            finally:
+                places.close()
+            self._calls.commit(self._root.top)
+        return path
+
+    def _make_parents(self, places: Places, path: str) -> None:
+        names = path.split("/")[:-1]
+        for depth in range(1, len(names) + 1):
+            folder, name = places.find("/".join(names[:depth]))
+            try:
+                self._calls.make_folder(folder, name)
+            except FileExistsError:
+                continue
+
+    def contents(self) -> dict[bytes, str]:
+        """Return the ids of files by the digest that they were expected to have; to be verified when one is taken."""
+        found: dict[bytes, str] = {}
+        for txn in self.transactions():
+            with self.box(txn, create=False) as box:
+                for number in box.numbers():
+                    digest = digest_of(box.row(number))
+                    if digest and box.row(number).get("kind") == "file":
+                        found[digest] = f"{txn}/{number}"
+        return found
+
+    def changed_since(self, txn: str) -> Sequence[TrashEntry]:
+        """Return objects of an ended transaction into which a program has written since; each is told once.
+
+        An editor that had the old file open writes into the object in the trash, so the caller keeps a copy of it as a
+        conflict. To be called at the next barrier.
+
+        Raises:
+            OSError: something could not be looked at.
+        """
+        try:
+            box = self.box(txn, create=False)
+        except FileNotFoundError:
+            return []
+        with box:
+            before = box.seals()
+            changed = {
+                number
+                for number in box.numbers()
+                if str(number) in before
+                and _look(self._calls, box.folder, str(number)) != before[str(number)]
+                and not self._is_as_expected(box, number)
+            }
+            found = [entry for entry in self._entries(box) if int(entry.id.partition("/")[2]) in changed]
+            if changed:
+                box.seal()
+        return found
+
+    def _is_as_expected(self, box: TrashBox, number: int) -> bool:
+        """Stamps move also by a chmod or a backup program; the content decides where its digest is known."""
+        digest = digest_of(box.row(number))
+        if not digest or not stat.S_ISREG(self._calls.stat(box.folder, str(number)).st_mode):
+            return False
+        fd = self._calls.open_file(box.folder, str(number))
+        try:
+            return hash_file(self._calls, fd, self._key) == digest
+        finally:
+            os.close(fd)
+
+    def prune(self, *, max_bytes: int, max_age_s: float, keep: Collection[str] = (), now_s: float | None = None) -> int:
+        """Remove what is too old, and the oldest of what is too much.
+
+        Args:
+            max_bytes: Most that stays.
+            max_age_s: Older transactions go.
+            keep: Transactions that stay whatever happens: open ones, and those of the last two barriers.
+            now_s: Seconds since 1970, by default now.
+
+        Returns:
+            Bytes that were removed.
+
+        Raises:
+            OSError: something could not be removed.
+        """
+        now = time.time() if now_s is None else now_s
+        boxes: list[tuple[float, str, int]] = []
+        for txn in self.transactions():
+            with self.box(txn, create=False) as box:
+                entries = list(self._entries(box))
+                moved = self._calls.stat(box.folder, _MANIFEST).st_mtime if not entries else 0.0
+            boxes.append(
+                (max((entry.removed_s for entry in entries), default=moved), txn, sum(e.size for e in entries))
+            )
+        total, freed = sum(size for _, _, size in boxes), 0
+        for moved, txn, size in sorted(boxes):
+            if txn in keep or (now - moved <= max_age_s and total - freed <= max_bytes):
+                continue
+            remove_all(self._calls, self.folder, txn)
+            freed += size
+        return freed
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.folder.close()
+
+
+def remove_all(calls: Calls, folder: Folder, name: str) -> None:
+    """Remove an object in a folder of ours with everything in it; no link is followed.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    if not stat.S_ISDIR(calls.stat(folder, name).st_mode):
+        calls.unlink(folder, name)
+        return
+    with calls.child(folder, name) as inside:
+        for below in calls.names(inside):
+            remove_all(calls, inside, below)
+    calls.remove_folder(folder, name)
+
+
+def _read_manifest(calls: Calls, folder: Folder) -> Iterator[dict[str, Any]]:
+    try:
+        fd = calls.open_file(folder, _MANIFEST)
+    except FileNotFoundError:
+        return
+    try:
+        raw = b""
+        while len(raw) < _MAX_MANIFEST_BYTES and (data := calls.read(fd, 2**20)):
+            raw += data
+    finally:
+        os.close(fd)
+    for line in raw.split(b"\n"):
+        try:
+            row = json.loads(line) if line else None
+        except ValueError:
+            # Cut off by a crash; what it would have told is found by looking at the objects.
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+def digest_of(row: dict[str, Any]) -> bytes:
+    """Return the fingerprint in a row of a manifest, empty when there is none."""
+    try:
+        return bytes.fromhex(str(row.get("digest", "")))
+    except ValueError:
+        return b""
+
+
+def _stamp(seen: os.stat_result) -> list[int]:
+    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
+
+
+def _look(calls: Calls, folder: Folder, name: str) -> dict[str, list[int]]:
+    """Return the stamps of an object and of what is in it, by path."""
+    found: dict[str, list[int]] = {}
+
+    def visit(inside: Folder, leaf: str, path: str) -> None:
+        seen = calls.stat(inside, leaf)
+        if len(found) >= _MAX_SEALED_ENTRIES:
+            return
+        if not stat.S_ISDIR(seen.st_mode):
+            found[path] = _stamp(seen)
+            return
+        with calls.child(inside, leaf) as below:
+            for one in sorted(calls.names(below)):
+                visit(below, one, f"{path}/{one}")
+
+    visit(folder, name, "")
+    return found
+
+
+def _size(calls: Calls, folder: Folder, name: str, seen: os.stat_result) -> int:
+    if not stat.S_ISDIR(seen.st_mode):
+        return seen.st_size
+    with calls.child(folder, name) as inside:
+        return sum(_size(calls, inside, one, calls.stat(inside, one)) for one in calls.names(inside))

@@ -1,0 +1,109 @@
+"""Whether what stands somewhere is what an operation expects: by stamps where they prove it, by content otherwise."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from unicodedata import normalize
+
+from .ops import Expected, Kind, folder_fingerprint, link_digest, signature_of
+from .parts import hash_file
+from .place import Calls
+from .platform_folder import Folder
+
+__all__ = ["Known", "Looker"]
+
+Known = Callable[[str], "tuple[tuple[int, int, int, int, int, int], bytes] | None"]
+"""Path to (stamps, digest) as the last scan trusted them; None when it did not, or the file is racy."""
+_SMALL_BYTES = 2**20
+
+
+class Looker:
+    """Compares objects on the disk with expectations.
+
+    Args:
+        calls: File-system calls.
+        key: Key of the pairing.
+        known: What the last scan knows, see :data:`Known`.
+    """
+
+    def __init__(self, calls: Calls, key: bytes, known: Known | None) -> None:
+        self._calls = calls
+        self._key = key
+        self._known = known
+
+    @staticmethod
+    def is_kind(seen: os.stat_result, kind: Kind) -> bool:
+        """Return whether an object is of a kind; special files are of none."""
+        if kind is Kind.FILE:
+            return stat.S_ISREG(seen.st_mode)
+        return stat.S_ISLNK(seen.st_mode) if kind is Kind.LINK else stat.S_ISDIR(seen.st_mode)
+
+    def proven(self, path: str, seen: os.stat_result, expected: Expected) -> bool:
+        """Return whether the stamps alone prove that a file at a path has the expected content."""
+        if self._known is None or expected.kind is not Kind.FILE:
+            return False
+        known = self._known(path)
+        return known is not None and known == (signature_of(seen), expected.digest)
+
+    def refuted(self, path: str, seen: os.stat_result, expected: Expected) -> bool:
+        """Return whether an object is certainly not what is expected; cheap, and no content is read."""
+        if not self.is_kind(seen, expected.kind):
+            return True
+        known = self._known(path) if self._known is not None and expected.kind is Kind.FILE else None
+        return known is not None and known[0] == signature_of(seen) and known[1] != expected.digest
+
+    def is_expected(self, folder: Folder, name: str, expected: Expected, before: os.stat_result | None = None) -> bool:
+        """Return whether the object is what is expected.
+
+        Args:
+            folder: Where it is now.
+            name: Its name there.
+            expected: What it should be.
+            before: How it looked when its stamps proved it; moving it has changed none of them but ctime. Small files
+                are read all the same, it costs less than a thought about clocks.
+
+        Raises:
+            OSError: it could not be read.
+        """
+        seen = self._calls.stat(folder, name)
+        if not self.is_kind(seen, expected.kind):
+            return False
+        if before is not None and seen.st_size > _SMALL_BYTES and _same_but_moved(seen, before):
+            return True
+        return self._fingerprint(folder, name, expected.kind) == expected.digest
+
+    def _fingerprint(self, folder: Folder, name: str, kind: Kind) -> bytes:
+        if kind is Kind.LINK:
+            return link_digest(self._calls.read_link(folder, name))
+        if kind is Kind.FOLDER:
+            with self._calls.child(folder, name) as inside:
+                return self._folder(inside)
+        fd = self._calls.open_file(folder, name)
+        try:
+            return hash_file(self._calls, fd, self._key)
+        finally:
+            os.close(fd)
+
+    def _folder(self, folder: Folder) -> bytes:
+        children: dict[str, Expected] = {}
+        for name in self._calls.names(folder):
+            seen = self._calls.stat(folder, name)
+            kind = next((kind for kind in Kind if self.is_kind(seen, kind)), None)
+            shown = normalize("NFC", name)
+            if kind is None or shown in children:
+                # Special files and twins stand in no tree, so the folder is none that could be expected.
+                return b""
+            children[shown] = Expected(kind, self._fingerprint(folder, name, kind))
+        return folder_fingerprint(children)
+
+
+def _same_but_moved(one: os.stat_result, two: os.stat_result) -> bool:
+    return (one.st_ino, one.st_dev, one.st_size, one.st_mtime_ns, one.st_mode) == (
+        two.st_ino,
+        two.st_dev,
+        two.st_size,
+        two.st_mtime_ns,
+        two.st_mode,
+    )
