@@ -21,6 +21,7 @@ from colab_bridge.kernels.agent_link import AgentLink, AgentStatus
 from colab_bridge.kernels.upstream_tunnel import TunnelError, TunnelUpstream
 from colab_bridge.model.records import Session
 from colab_bridge.ports.upstream import LinkState
+from colab_bridge.sessions.agent_access import AgentAccess, workspace_id
 
 __all__ = ["Agents"]
 
@@ -38,12 +39,17 @@ _Key = tuple[str, str, str]
 class _Shared:
     """One link and who uses it."""
 
-    link: AgentLink
+    access: AgentAccess
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     sessions: set[str] = field(default_factory=set)
     tunnels: dict[str, TunnelUpstream] = field(default_factory=dict)
     failed: str = ""
     ended: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def link(self) -> AgentLink:
+        """The link itself."""
+        return self.access.link
 
     @property
     def usable(self) -> bool:
@@ -67,12 +73,12 @@ class Agents:
     """The links of this daemon.
 
     Args:
-        make_link: Makes the link for the workspace of a session; not running yet.
+        open_access: Makes the link for the workspace of a session; not running yet.
         tasks: Owner of the links' tasks.
     """
 
-    def __init__(self, make_link: Callable[[Session], AgentLink], tasks: anyio.abc.TaskGroup) -> None:
-        self._make_link = make_link
+    def __init__(self, open_access: Callable[[Session], AgentAccess], tasks: anyio.abc.TaskGroup) -> None:
+        self._open_access = open_access
         self._tasks = tasks
         self._shared: dict[_Key, _Shared] = {}
 
@@ -149,7 +155,7 @@ class Agents:
     def _of(self, session: Session) -> _Shared:
         shared = self._shared.get(_key(session))
         if shared is None:
-            shared = self._shared[_key(session)] = _Shared(self._make_link(session))
+            shared = self._shared[_key(session)] = _Shared(self._open_access(session))
             self._tasks.start_soon(self._run, shared)
         shared.sessions.add(session.name)
         return shared
@@ -190,20 +196,32 @@ class Agents:
         """End the use of an agent by a session that ends, and the agent itself when no other session uses it."""
         key = _key(session)
         shared = self._shared.get(key)
+        if shared is None and session.handle is not None and self._open_access(session).known():
+            # It was started for a daemon before this one, and no kernel has asked for it since.
+            shared = self._of(session)
+            await shared.link.ready(STOP_TIMEOUT_S)
         if shared is None:
             return
         shared.sessions.discard(session.name)
         if shared.sessions:
             return
         del self._shared[key]
-        if shared.link.status.state is LinkState.CONNECTED:
-            try:
+        try:
+            if shared.link.status.state is LinkState.CONNECTED:
                 await shared.link.call("agent.stop", deadline_s=STOP_TIMEOUT_S)
-            except ColabBridgeError as error:
-                log.warning("agent not ended", extra={"session": session.name, "reason": error.message})
+        except ColabBridgeError as error:
+            log.warning("agent not ended", extra={"session": session.name, "reason": error.message})
         shared.scope.cancel()
         with anyio.move_on_after(STOP_TIMEOUT_S):
             await shared.ended.wait()
+        await self._leave(shared)
+
+    async def _leave(self, shared: _Shared) -> None:
+        try:
+            with anyio.move_on_after(STOP_TIMEOUT_S):
+                await shared.access.leave()
+        except ColabBridgeError as error:
+            log.info("the way to the agent was not removed", extra={"reason": error.message})
 
 
 def _line(text: object) -> str:
@@ -212,7 +230,7 @@ def _line(text: object) -> str:
 
 
 def _key(session: Session) -> _Key:
-    """Return what tells workspaces apart: machine and folder."""
+    """Return what tells workspaces apart: machine and workspace."""
     if session.handle is None:
         return (session.provider, session.name, "")
-    return (session.provider, session.handle.id, session.handle.root or "")
+    return (session.provider, session.handle.id, workspace_id(session))

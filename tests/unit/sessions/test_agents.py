@@ -17,6 +17,7 @@ from colab_bridge.kernels.upstream_tunnel import TunnelError
 from colab_bridge.model.records import Session
 from colab_bridge.model.runtime import RuntimeHandle
 from colab_bridge.ports.upstream import LinkState
+from colab_bridge.sessions.agent_access import AgentAccess, workspace_id
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.transports import Transport, wants_tunnel
 
@@ -70,12 +71,16 @@ class PlayedLink(MemoryLink):
 class Place:
     def __init__(self, tasks: Any) -> None:
         self.links: list[PlayedLink] = []
-        self.next = PlayedLink
-        self.agents = Agents(self._make, tasks)  # type: ignore[arg-type]
+        self.left = 0
+        self.leftovers = False
+        self.agents = Agents(self._open, tasks)
 
-    def _make(self, session: Session) -> PlayedLink:
-        self.links.append(self.next())
-        return self.links[-1]
+    def _open(self, session: Session) -> AgentAccess:
+        self.links.append(PlayedLink())
+        return AgentAccess(link=self.links[-1], known=lambda: self.leftovers, leave=self._leave)  # type: ignore[arg-type]
+
+    async def _leave(self) -> None:
+        self.left += 1
 
 
 @contextlib.asynccontextmanager
@@ -158,7 +163,28 @@ async def test_the_last_session_ends_the_agent() -> None:
         await here.agents.stop(session("b"))
         assert link.calls == ["agent.stop"]
         assert not link.running
+        assert here.left == 1
         assert here.agents.view(session("a")) is None
+
+
+async def test_a_session_without_an_agent_ends_without_one() -> None:
+    async with place() as here:
+        await here.agents.stop(session("a"))
+        assert here.left == 0
+
+
+async def test_what_an_earlier_daemon_left_on_the_runtime_is_removed_with_the_session() -> None:
+    async with place() as here:
+        here.leftovers = True
+        await here.agents.stop(session("a"))
+        assert here.left == 1
+
+
+def test_a_workspace_has_the_same_name_on_every_machine_and_another_one_for_another_project() -> None:
+    here = session("a")
+    assert workspace_id(here) == workspace_id(session("b", "http://other:1"))
+    assert workspace_id(here) != workspace_id(session("a", root="/elsewhere"))
+    assert workspace_id(here) != workspace_id(Session(name="a", project="/q", provider="jupyter"))
 
 
 async def test_what_status_shows_holds_no_control_codes() -> None:
