@@ -75,12 +75,12 @@ class Folder(ABC):
         """Return the text of a link."""
 
     @abstractmethod
-    def child(self, name: str, expected: os.stat_result | None = None) -> Folder:
+    def child(self, name: str, expected: tuple[int, int] | None = None) -> Folder:
         """Open a folder in this one.
 
         Args:
             name: Where.
-            expected: What was seen there; another folder raises :class:`FolderReplaced`.
+            expected: Device and inode that were seen there; another folder raises :class:`FolderReplaced`.
 
         Raises:
             NotADirectoryError: A link or a file stands there.

@@ -104,10 +104,10 @@ class PathFolder(Folder):
         """Return the text of a link."""
         return os.readlink(self.full(name))
 
-    def child(self, name: str, expected: os.stat_result | None = None) -> PathFolder:
+    def child(self, name: str, expected: tuple[int, int] | None = None) -> PathFolder:
         """Open a folder in this one."""
         below = PathFolder(self.full(name), f"{self.below}/{name}" if self.below else name, self)
-        if expected is not None and (below.device, below.inode) != (expected.st_dev, expected.st_ino):
+        if expected is not None and (below.device, below.inode) != expected:
             raise FolderReplaced(errno.ESTALE, "another folder stands there", below.below)
         return below
 

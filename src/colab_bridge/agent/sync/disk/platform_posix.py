@@ -98,7 +98,7 @@ class DescriptorFolder(Folder):
         """Return the text of a link."""
         return os.readlink(name, dir_fd=self.fd)
 
-    def child(self, name: str, expected: os.stat_result | None = None) -> DescriptorFolder:
+    def child(self, name: str, expected: tuple[int, int] | None = None) -> DescriptorFolder:
         """Open a folder in this one."""
         where = f"{self.below}/{name}" if self.below else name
         fd = _open_folder(name, self.fd)
@@ -107,7 +107,7 @@ class DescriptorFolder(Folder):
         except OSError:
             os.close(fd)
             raise
-        if expected is not None and (below.device, below.inode) != (expected.st_dev, expected.st_ino):
+        if expected is not None and (below.device, below.inode) != expected:
             below.close()
             raise FolderReplaced(errno.ESTALE, "another folder stands there", where)
         return below

@@ -1,0 +1,129 @@
+"""Reading a file so that its digest belongs to one state of it: stat before, read, stat after, a few tries."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from .platform_folder import Folder
+
+__all__ = ["Content", "ContentReader", "NotRegular", "Unstable", "digest_of"]
+
+_PIECE_BYTES = 1 << 20
+# Pauses between tries, seconds; a scan waits no longer than the limit for all its files together, a log that is
+# written all the time would cost each barrier a fifth of a second otherwise.
+_PAUSES_S = (0.01, 0.04, 0.16)
+_PATIENCE_S = 1.0
+
+
+class Unstable(Exception):
+    """The file changed each time while it was read."""
+
+
+class NotRegular(Exception):
+    """What was opened is no regular file (any more)."""
+
+
+class Content(NamedTuple):
+    """What was read.
+
+    Attributes:
+        digest: Keyed blake2b-256.
+        seen: How the file looked before and after.
+    """
+
+    digest: bytes
+    seen: os.stat_result
+
+
+def digest_of(fd: int, key: bytes, size: int) -> tuple[bytes, int]:
+    """Return the keyed blake2b-256 of a file from where the descriptor stands, and the bytes that were read.
+
+    Args:
+        fd: Open for reading.
+        key: Key of the pairing, 16 to 64 bytes.
+        size: Expected length in bytes; at most one byte more is read, so a file that grows does not hold the scan.
+    """
+    state = blake2b(digest_size=32, key=key)
+    if size < _PIECE_BYTES:
+        length = 0
+        while piece := os.read(fd, size + 1 - length):
+            state.update(piece)
+            length += len(piece)
+            if length > size:
+                break
+        return state.digest(), length
+    room = bytearray(_PIECE_BYTES)
+    view = memoryview(room)
+    length = 0
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        while length <= size and (count := file.readinto(view[: min(_PIECE_BYTES, size + 1 - length)])):
+            state.update(view[:count])
+            length += count
+    return state.digest(), length
+
+
+def _look(seen: os.stat_result) -> tuple[int, ...]:
+    return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino, seen.st_dev, seen.st_mode)
+
+
+class ContentReader:
+    """Reads the files of one scan.
+
+    Args:
+        key: Key of the pairing.
+        sleep: Waits between tries, seconds.
+
+    Attributes:
+        hashed_bytes: Bytes read so far.
+    """
+
+    def __init__(self, key: bytes, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._key = key
+        self._sleep = sleep
+        self._patience_s = _PATIENCE_S
+        self.hashed_bytes = 0
+
+    def read(self, folder: Folder, name: str) -> Content:
+        """Read a file.
+
+        Raises:
+            Unstable: It changed during each try.
+            NotRegular: A link, a folder or a special file stands there.
+            OSError: It cannot be read.
+        """
+        for pause in (*_PAUSES_S, None):
+            content = self._try(folder, name)
+            if content is not None:
+                return content
+            if pause is None or pause > self._patience_s:
+                break
+            # Somebody writes at this moment and no event tells when they are done.
+            self._patience_s -= pause
+            self._sleep(pause)
+        raise Unstable
+
+    def _try(self, folder: Folder, name: str) -> Content | None:
+        fd = folder.open_file(name)
+        try:
+            before = os.fstat(fd)
+            if not modes.S_ISREG(before.st_mode):
+                raise NotRegular
+            digest, length = digest_of(fd, self._key, before.st_size)
+            self.hashed_bytes += length
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if length != after.st_size or _look(before) != _look(after):
+            return None
+        if folder.fd is None:
+            # By path a descriptor may tell other mode bits than a look at the name, which is what scans compare.
+            named = folder.stat(name)
+            if (named.st_ino, named.st_mtime_ns, named.st_size) != (after.st_ino, after.st_mtime_ns, after.st_size):
+                return None
+            return Content(digest, named)
+        return Content(digest, after)
