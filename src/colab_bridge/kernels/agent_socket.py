@@ -1,21 +1,44 @@
-"""Connections to an agent: what a way there must offer."""
+"""Connections to an agent: what a way there must offer, and the way through the WebSocket of the doorman kernel."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import ast
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
-__all__ = ["Dialer", "Wire"]
+import anyio
+from websockets.exceptions import ConnectionClosed
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.errors import TransientError
+from colab_bridge.kernels.agent_errors import AgentUnavailableError
+from colab_bridge.kernels.socket_ws import KernelSocket
+from colab_bridge.wire.jupyter_ws import decode, encode
+from colab_bridge.wire.message import MessageError, RawMessage
+
+__all__ = ["DOORMAN_TYPE", "MOST_MESSAGE_BYTES", "Dialer", "DoormanSocket", "DoormanWire", "Mode", "Wire"]
+
+Mode = Literal["tunnel", "control"]
+
+DOORMAN_TYPE = "colab_bridge"
+#: The doorman sends at most 256 KiB at once. What waits unread in the socket's queue is at most 16 of these.
+MOST_MESSAGE_BYTES = 2 * 1024 * 1024
+_CHANNELS: dict[Mode, str] = {"tunnel": "stdin", "control": "control"}
+_CLOSING_S = 2.0
 
 
 class Wire(Protocol):
-    """One connection that carries bytes both ways."""
+    """One connection that carries bytes both ways.
+
+    Attributes:
+        why: After the end: what is known about its reason, one line; empty when nothing is.
+    """
+
+    why: str
 
     async def read(self) -> bytes:
-        """Return the next bytes, in any pieces; empty at the end of the connection.
-
-        Raises:
-            ColabBridgeError: it broke, and the text says more than that.
-        """
+        """Return the next bytes, in any pieces; empty at the end of the connection."""
         ...
 
     async def write(self, data: bytes) -> None:
@@ -32,9 +55,11 @@ class Dialer(Protocol):
 
     Attributes:
         mode: How the latest connection went.
+        content_hash: Of the agent that it starts.
     """
 
-    mode: Literal["tunnel", "control"]
+    mode: Mode
+    content_hash: str
 
     async def dial(self) -> Wire:
         """Return a new connection to the agent, on which nothing has been said yet.
@@ -50,5 +75,205 @@ class Dialer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Give back what the dialer keeps on the server."""
+        """Give back what the dialer keeps on the server, for good."""
         ...
+
+
+class _DoormanDiedError(TransientError):
+    """The doorman's process is gone; the server may have started another one under the same id."""
+
+
+class DoormanSocket:
+    """The WebSocket of a doorman kernel, read by one task at a time.
+
+    Args:
+        connection: Open; closed by :meth:`aclose`.
+        session: Our id in message headers.
+    """
+
+    def __init__(self, connection: KernelSocket, session: str) -> None:
+        self._connection = connection
+        self._session = session
+
+    async def execute(self, code: str, timeout_s: float) -> dict[str, Any] | None:
+        """Run code silently, and return the JSON object that its variable ``colab_bridge_answer`` holds.
+
+        Returns:
+            None when the code leaves no such variable.
+
+        Raises:
+            AgentUnavailableError: the code failed, or the kernel answers as no ipykernel does.
+            TransientError: no answer came in time, or the connection ended.
+        """
+        content = {
+            "code": code,
+            "silent": True,
+            "store_history": False,
+            "user_expressions": {"answer": "colab_bridge_answer"},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        }
+        msg_id = await self._send("shell", "execute_request", content)
+        try:
+            with anyio.fail_after(timeout_s):
+                while True:
+                    message = await self.next()
+                    if message.channel == "shell" and _parent_id(message) == msg_id:
+                        return _answer(message)
+        except TimeoutError:
+            raise TransientError(
+                f"the kernel that leads to the agent did not answer within {timeout_s:.0f} s",
+                hint="look at the load of the runtime; it is tried again",
+            ) from None
+
+    async def knock(self, mode: Mode, timeout_s: float) -> bool:
+        """Ask whether a doorman listens on the channel of this mode."""
+        await self.send(mode, {"op": "knock"}, b"")
+        with anyio.move_on_after(timeout_s):
+            while True:
+                message = await self.next()
+                if is_from_doorman(message, mode) and fields_of(message).get("op") == "here":
+                    return True
+        return False
+
+    async def send(self, mode: Mode, content: Mapping[str, Any], data: bytes) -> None:
+        """Send something to the doorman.
+
+        Raises:
+            TransientError: the connection has ended.
+        """
+        await self._send(_CHANNELS[mode], DOORMAN_TYPE, content, data)
+
+    async def next(self) -> RawMessage:
+        """Return the next message of any kind.
+
+        Raises:
+            TransientError: the connection has ended, or the kernel has died.
+        """
+        try:
+            data = await self._connection.recv()
+            message = decode(data, self._connection.subprotocol)
+            if message.channel == "iopub" and _is_death(message):
+                raise _DoormanDiedError("the kernel that leads to the agent has died; another one is made")
+        except ConnectionClosed as error:
+            raise TransientError(_how_it_ended(error)) from None
+        except MessageError as error:
+            raise TransientError(f"the server sent a message that cannot be read: {error}") from None
+        return message
+
+    async def aclose(self) -> None:
+        """End the connection."""
+        with anyio.move_on_after(_CLOSING_S, shield=True):
+            await self._connection.close()
+
+    async def _send(self, channel: str, msg_type: str, content: Mapping[str, Any], data: bytes = b"") -> str:
+        msg_id = new_id("agent")
+        buffers = (data,) if data else ()
+        message = RawMessage.build(channel, msg_type, content, msg_id=msg_id, session=self._session, buffers=buffers)
+        try:
+            await self._connection.send(encode(message, self._connection.subprotocol))
+        except ConnectionClosed as error:
+            raise TransientError(_how_it_ended(error)) from None
+        return msg_id
+
+
+class DoormanWire:
+    """One connection to the agent, through the doorman.
+
+    Args:
+        socket: The doorman's.
+        mode: The channel to use.
+        ended: Is called when the doorman or its kernel says that there is no agent behind it.
+    """
+
+    def __init__(self, socket: DoormanSocket, mode: Mode, ended: Callable[[], None]) -> None:
+        self.why = ""
+        self._socket = socket
+        self._mode: Mode = mode
+        self._ended = ended
+        self._begun = False
+
+    async def read(self) -> bytes:
+        """Return the next bytes, empty at the end."""
+        while True:
+            try:
+                message = await self._socket.next()
+            except TransientError as error:
+                self.why = error.message
+                if isinstance(error, _DoormanDiedError):
+                    self._ended()
+                return b""
+            if not is_from_doorman(message, self._mode):
+                continue
+            if fields_of(message).get("op") == "closed":
+                self.why = str(fields_of(message).get("why") or "the agent hung up")[:200]
+                self._ended()
+                return b""
+            data = b"".join(message.buffers)
+            if data:
+                return data
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; returns when the WebSocket can take more."""
+        content = {} if self._begun else {"op": "open"}
+        self._begun = True
+        try:
+            await self._socket.send(self._mode, content, data)
+        except TransientError as error:
+            self.why = self.why or error.message
+
+    async def aclose(self) -> None:
+        """End the connection."""
+        await self._socket.aclose()
+
+
+def is_from_doorman(message: RawMessage, mode: Mode) -> bool:
+    """Return whether a message came from the doorman's thread."""
+    try:
+        return message.channel == _CHANNELS[mode] and message.msg_type == DOORMAN_TYPE
+    except MessageError:
+        return False
+
+
+def fields_of(message: RawMessage) -> dict[str, Any]:
+    """Return the content; empty when it cannot be read."""
+    try:
+        return message.content_fields()
+    except MessageError:
+        return {}
+
+
+def _parent_id(message: RawMessage) -> str:
+    try:
+        return message.parent_id
+    except MessageError:
+        return ""
+
+
+def _is_death(message: RawMessage) -> bool:
+    return message.msg_type == "status" and fields_of(message).get("execution_state") in ("restarting", "dead")
+
+
+def _answer(message: RawMessage) -> dict[str, Any] | None:
+    content = fields_of(message)
+    if content.get("status") != "ok":
+        what = f"{content.get('ename')}: {content.get('evalue')}"[:200]
+        raise AgentUnavailableError(f"the kernel that should lead to the agent fails: {what}")
+    try:
+        entry = content["user_expressions"]["answer"]
+        if entry.get("status") == "error":
+            return None
+        value = json.loads(ast.literal_eval(entry["data"]["text/plain"]))
+    except (KeyError, TypeError, AttributeError, ValueError, SyntaxError, RecursionError, MemoryError):
+        value = None
+    if not isinstance(value, dict):
+        raise AgentUnavailableError("the server's Python kernel does not answer as ipykernel does")
+    return value
+
+
+def _how_it_ended(error: ConnectionClosed) -> str:
+    if error.rcvd is not None:
+        return f"the server closed the connection to the agent (code {error.rcvd.code})"
+    if error.sent is not None:
+        return "the server sent something that is too long or no WebSocket message"
+    return "the connection to the server broke"

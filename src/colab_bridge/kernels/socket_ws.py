@@ -91,7 +91,12 @@ class _Connect(connect):
 
 
 async def open_channels(
-    get_endpoint: Callable[[], Awaitable[Endpoint]], kernel_id: str, session_id: str, timeout_s: float
+    get_endpoint: Callable[[], Awaitable[Endpoint]],
+    kernel_id: str,
+    session_id: str,
+    timeout_s: float,
+    *,
+    max_bytes: int | None = None,
 ) -> tuple[Endpoint, KernelSocket]:
     """Open the WebSocket of a kernel.
 
@@ -102,6 +107,7 @@ async def open_channels(
         kernel_id: The server's id of the kernel.
         session_id: Our identity at the server.
         timeout_s: Limit for TCP, TLS and the opening handshake together.
+        max_bytes: Longest message that is taken from the server; a longer one ends the connection. None for any.
 
     Returns:
         The way in that was used, and the open connection, to be closed by the caller.
@@ -113,13 +119,13 @@ async def open_channels(
     path = f"/api/kernels/{quote(kernel_id, safe='')}/channels?session_id={quote(session_id, safe='')}"
     endpoint = await get_endpoint()
     try:
-        return endpoint, await _open(endpoint, path, timeout_s)
+        return endpoint, await _open(endpoint, path, timeout_s, max_bytes)
     except AuthError:
         endpoint = await get_endpoint()
     except _NotFoundError:
         await _verify_kernel(endpoint, kernel_id)
         raise _strange(endpoint, 404) from None
-    return endpoint, await _open(endpoint, path, timeout_s)
+    return endpoint, await _open(endpoint, path, timeout_s, max_bytes)
 
 
 class _NotFoundError(TransientError):
@@ -138,7 +144,7 @@ async def _verify_kernel(endpoint: Endpoint, kernel_id: str) -> None:
         await server.aclose()
 
 
-async def _open(endpoint: Endpoint, path: str, timeout_s: float) -> KernelSocket:
+async def _open(endpoint: Endpoint, path: str, timeout_s: float, max_bytes: int | None) -> KernelSocket:
     tls = tls_context(endpoint)
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:
@@ -147,7 +153,7 @@ async def _open(endpoint: Endpoint, path: str, timeout_s: float) -> KernelSocket
             additional_headers=endpoint.plain_headers(),
             subprotocols=[Subprotocol(V1_SUBPROTOCOL)],
             compression=None,
-            max_size=None,
+            max_size=max_bytes,
             open_timeout=timeout_s,
             close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=None,  # our own pings also count unfinished frames and uploads as signs of life

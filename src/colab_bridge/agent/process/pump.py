@@ -1,0 +1,173 @@
+"""Drives a channel on an event loop: bytes between it and a connection, its timers, its events. Used at both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..channel import Channel
+from ..events import ChannelClosed, Event, LinkDead
+
+__all__ = ["Pump", "Wire"]
+
+# The goodbye is a courtesy; a dead connection must not hold up the next one.
+_FAREWELL_S = 1.0
+
+
+class Wire(Protocol):
+    """One connection that carries bytes both ways."""
+
+    async def read(self) -> bytes:
+        """Return the next bytes, cut in any way; empty at the end of the connection."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; returns when the connection can take more. One that has ended swallows them."""
+
+    async def aclose(self) -> None:
+        """End the connection; short."""
+
+
+class Pump:
+    """Carries one channel over one connection after the other.
+
+    Args:
+        channel: What is driven; from now on it is driven by nobody else.
+        on_event: Takes the events, on the event loop; must neither block nor raise.
+        clock: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self, channel: Channel, on_event: Callable[[Event], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.channel = channel
+        self._on_event = on_event
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._outgoing = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._why_ended = ""
+        self._link = 0
+        self._kicked = False
+        self._settling = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def kick(self) -> None:
+        """Send what the application has asked of the channel; call it after each use of the channel."""
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self.settle)
+
+    def stop(self) -> None:
+        """End the timers; nothing is carried any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._end("stopped")
+
+    async def carry(self, wire: Wire, first: bytes = b"") -> str:
+        """Carry the channel over a connection until that ends; it is closed then.
+
+        Args:
+            wire: The connection, greeted already.
+            first: Bytes that came together with the greeting.
+
+        Returns:
+            Why it ended, one line; empty when the other end hung up without a word.
+
+        Raises:
+            ChannelMisuse: the channel is closed.
+        """
+        link = self._link = self.channel.connected(self._clock())
+        self._ended.clear()
+        self._why_ended = ""
+        tasks = [
+            asyncio.ensure_future(self._read(link, wire, first)),
+            asyncio.ensure_future(self._write(link, wire)),
+            asyncio.ensure_future(self._ended.wait()),
+        ]
+        try:
+            self.settle()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                await asyncio.wait_for(self._say_goodbye(wire), _FAREWELL_S)
+            except (OSError, asyncio.TimeoutError):
+                pass
+            finally:
+                await wire.aclose()
+            self.channel.disconnected(link, self._clock())
+            self.settle()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return self._why_ended
+
+    async def _read(self, link: int, wire: Wire, first: bytes) -> None:
+        data = first or await wire.read()
+        while data:
+            self.channel.receive(link, data, self._clock())
+            self.settle()
+            # A connection that always has something must not keep the loop from everything else.
+            await asyncio.sleep(0)
+            data = await wire.read()
+
+    async def _write(self, link: int, wire: Wire) -> None:
+        while True:
+            data = self.channel.data_to_send(self._clock())
+            if data:
+                await wire.write(data)
+                continue
+            self._outgoing.clear()
+            self._schedule()
+            await self._outgoing.wait()
+
+    async def _say_goodbye(self, wire: Wire) -> None:
+        if self.channel.is_closed:
+            data = self.channel.data_to_send(self._clock())
+            if data:
+                await wire.write(data)
+
+    def settle(self) -> None:
+        """Hand out all events now, then look when the channel has to be asked again."""
+        self._kicked = False
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while True:
+                event = self.channel.next_event()
+                if event is None:
+                    break
+                self._take(event)
+        finally:
+            self._settling = False
+        self._outgoing.set()
+        self._schedule()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, LinkDead) and event.link == self._link:
+            self._end(event.detail)
+        elif isinstance(event, ChannelClosed):
+            self._end(event.message)
+        self._on_event(event)
+
+    def _end(self, why: str) -> None:
+        self._why_ended = why
+        self._ended.set()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.channel.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.channel.tick(self._clock())
+        self.settle()

@@ -1,0 +1,118 @@
+"""One stream as its application holds it; the same at both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..channel import Channel
+from ..faults import BufferFull, ChannelError, ChannelMisuse
+from .pump import Pump
+
+__all__ = ["StreamFace"]
+
+
+class StreamFace:
+    """Sends on a stream, and ends it in an orderly way whatever state it is in.
+
+    Attributes:
+        id: Its number in the channel.
+        name: What the service knows it by.
+        params: What its opener said about it.
+        resume_from: Number of the first message that its opener wants.
+        over: Nothing more is handed to the application.
+
+    Args:
+        pump: Drives the channel.
+    """
+
+    def __init__(self, pump: Pump, stream: int, name: str, params: Mapping[str, Any], resume_from: int) -> None:
+        self.id = stream
+        self.name = name
+        self.params = params
+        self.resume_from = resume_from
+        self.over = False
+        self._pump = pump
+        self._gone = False
+        self._mid_send = False
+        self._seen = -1
+        self._closing: tuple[str, str] | None = None
+
+    @property
+    def _channel(self) -> Channel:
+        return self._pump.channel
+
+    def can_send(self, size_bytes: int = 0) -> bool:
+        """Return whether ``send`` takes a message of this size; if not, the handler's ``writable`` will be called."""
+        return not self._gone and self._closing is None and self._channel.can_send(self.id, size_bytes)
+
+    def send(
+        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+    ) -> int:
+        """Queue a message, or a piece of one, and return its number.
+
+        Raises:
+            BufferFull: nothing was taken.
+            ChannelMisuse: the stream is gone or closed here, or the message breaks a rule.
+        """
+        if self._gone or self._closing is not None:
+            raise ChannelMisuse(f"stream {self.name} is closed")
+        sent = self._channel.send(self.id, header, payload, number=number, final=final)
+        self._mid_send = not final
+        self._pump.kick()
+        return sent
+
+    def consumed(self, seq: int) -> None:
+        """Note that everything up to and including the piece ``seq`` is done with."""
+        if not self._gone:
+            self._channel.consumed(self.id, seq)
+            self._pump.kick()
+
+    def close(self, code: str = "", message: str = "") -> None:
+        """End the stream after everything queued; one that is gone already is no error."""
+        if not self._gone and self._closing is None:
+            self.over = True
+            self._closing = (code, message)
+            self.finish()
+
+    # -- for whoever hands out the events
+
+    def arrived(self, seq: int) -> bool:
+        """Note that a piece has come, and return whether the application wants it."""
+        self._seen = seq
+        if self.over:
+            self.consumed(seq)
+        return not self.over
+
+    def end(self) -> None:
+        """The other end has closed: end this side too, and take what nobody will take any more."""
+        self.over = True
+        if self._seen >= 0:
+            self.consumed(self._seen)
+        self.close_quietly()
+
+    def close_quietly(self) -> None:
+        """Close this side if that has not been done."""
+        if self._closing is None:
+            self._closing = ("", "")
+        self.finish()
+
+    def finish(self) -> None:
+        """Go on with closing: a message that was begun must be ended first, for which there may be no room now."""
+        if self._closing is None or self._gone:
+            return
+        try:
+            if self._mid_send:
+                self._channel.send(self.id, None, b"", final=True)
+                self._mid_send = False
+            self._channel.close_stream(self.id, *self._closing)
+        except BufferFull:
+            return  # once more when there is room
+        except ChannelError:
+            pass  # it is gone already
+        self._gone = self._gone or self._channel.is_closed
+        self._pump.kick()
+
+    def forget(self) -> None:
+        """The stream does not exist any more: the other end was started anew, or the channel is closed."""
+        self.over = self._gone = True

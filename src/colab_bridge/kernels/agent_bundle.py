@@ -1,0 +1,91 @@
+"""The agent as one file: a zip that Python runs, the same bytes wherever it is made from the same sources.
+
+Everything below ``colab_bridge/agent`` that can be imported on the runtime goes into it, as the package
+``colab_bridge_agent``; that other name keeps it apart from a ``colab_bridge`` that may be installed there too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+__all__ = ["PACKAGE", "Bundle", "doorman_source", "load_bundle", "make_bundle"]
+
+PACKAGE = "colab_bridge_agent"
+_MAIN = f"from {PACKAGE}.process.main import main\n\nmain()\n"
+# These are sent as the text of a cell, and nothing on the runtime imports them.
+_TEXTS = ("doorman.py", "runner.py")
+# The earliest time that a zip can name: the sources' own times would change the content.
+_TIME = (1980, 1, 1, 0, 0, 0)
+_HASH_CHARS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """The agent, ready to be sent.
+
+    Attributes:
+        data: The zip.
+        content_hash: First characters of its SHA-256.
+    """
+
+    data: bytes
+    content_hash: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of its file on the runtime."""
+        return f"agent-{self.content_hash}.pyz"
+
+
+@cache
+def load_bundle() -> Bundle:
+    """Return the bundle of this installation."""
+    root = files("colab_bridge") / "agent"
+    sources = {name: path.read_bytes() for name, path in _walk(root, "") if name not in _TEXTS}
+    return make_bundle(sources)
+
+
+@cache
+def doorman_source() -> str:
+    """Return the text that is sent into the doorman kernel."""
+    return (files("colab_bridge") / "agent" / "doorman.py").read_text(encoding="utf-8")
+
+
+def make_bundle(sources: Mapping[str, bytes]) -> Bundle:
+    """Make a bundle; equal sources give equal bytes.
+
+    Args:
+        sources: Content of each module by its path below the package, with forward slashes.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in sorted({"__main__.py": _MAIN.encode(), **_placed(sources)}.items()):
+            entry = zipfile.ZipInfo(name, _TIME)
+            # Stored when the archive is made: the compressor's output may differ from one zlib to the next.
+            entry.create_system = 3
+            entry.external_attr = 0o600 << 16
+            archive.writestr(entry, data, zipfile.ZIP_STORED)
+    raw = buffer.getvalue()
+    return Bundle(data=raw, content_hash=hashlib.sha256(raw).hexdigest()[:_HASH_CHARS])
+
+
+def _placed(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{PACKAGE}/{name}": data for name, data in sources.items()}
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
+    found: list[tuple[str, Traversable]] = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                found += _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            found.append((prefix + entry.name, entry))
+    return found
