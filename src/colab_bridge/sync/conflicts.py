@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 
+from colab_bridge.agent.sync.disk.ops import DisplacedFile, Kind
 from colab_bridge.agent.sync.tree import Entry, File, Link
 from colab_bridge.errors import ConflictError, TransientError, UserError
-from colab_bridge.sync.base import CopyKind, KeptCopy, SyncStore
+from colab_bridge.sync.base import KeptCopy, SyncStore
 from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.store_names import stored_path
 
-__all__ = ["CopyStore", "file_pieces"]
+__all__ = ["CopyStore", "displaced_pieces", "file_pieces", "open_pieces"]
 
 _PIECE = 1 << 20
 DEFAULT_LIMIT_BYTES = 1 << 30
@@ -39,6 +40,29 @@ def file_pieces(path: Path) -> Iterator[bytes]:
             raise OSError(f"{path} is no regular file")
         while piece := source.read(_PIECE):
             yield piece
+
+
+def open_pieces(fd: int) -> Iterator[bytes]:
+    """Yield the content of an open file from its start, in pieces of 1 MiB."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    while piece := os.read(fd, _PIECE):
+        yield piece
+
+
+def displaced_pieces(displaced: DisplacedFile) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Yield path and content of every file and link in something that was taken out of the tree."""
+    name = displaced.path or displaced.location.name
+    if displaced.kind is Kind.FOLDER:
+        for folder, _, files in os.walk(displaced.location):
+            for file in files:
+                path = Path(folder) / file
+                yield f"{name}/{path.relative_to(displaced.location).as_posix()}", _pieces_of(path)
+    else:
+        yield name, _pieces_of(displaced.location)
+
+
+def _pieces_of(path: Path) -> Iterable[bytes]:
+    return [os.fsencode(path.readlink())] if path.is_symlink() else file_pieces(path)
 
 
 class CopyStore:
@@ -93,7 +117,7 @@ class CopyStore:
         """Write a copy, durably, and remember it.
 
         Args:
-            kind: One of :class:`CopyKind`.
+            kind: One of :class:`~colab_bridge.sync.base.CopyKind`.
             path: Path that the version had.
             side: Where it was.
             pieces: Its bytes.
@@ -150,12 +174,6 @@ class CopyStore:
             finally:
                 os.close(folder)
         return state.digest(), size
-
-    def rescue(self, source: Path, *, txn: str, now: float) -> KeptCopy:
-        """Take in a file that a crash left in the staging folder and that is nobody's: it may be a user's version."""
-        copy = self.keep(CopyKind.RESCUED, source.name, Side.LOCAL, file_pieces(source), txn=txn, now=now)
-        source.unlink(missing_ok=True)
-        return copy
 
     def find(self, wanted: str) -> KeptCopy:
         """Return the newest kept version with this id or path.

@@ -12,9 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from colab_bridge.agent.sync.disk.ops import ApplyOp
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.pages import TreeReader, WireError
-from colab_bridge.agent.sync.service_wire import apply_rows, checked_path, pack_envelope, unpack_envelope
+from colab_bridge.agent.sync.service_wire import (
+    apply_rows,
+    checked_path,
+    pack_envelope,
+    read_digest,
+    read_list,
+    unpack_envelope,
+)
 from colab_bridge.agent.sync.transfer.batches import BatchLimits, unpack_batch
 from colab_bridge.agent.sync.tree import Directory, Entry
 
@@ -150,6 +158,7 @@ class RemoteFiles:
         self._key = key
         self._max_entries = max_entries
         self._rules: IgnoreRules | None = None
+        self._workspace = ""
         self.round_trips = 0
         self.gen = 0
         self.tree: Directory | None = None
@@ -166,9 +175,15 @@ class RemoteFiles:
         compress: bool = False,
     ) -> tuple[Mapping[str, Any], bytes]:
         self.round_trips += 1
+        params = {**(params or {}), "w": self._workspace}
         return await self._caller.call(
             f"files.{verb}", params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress
         )
+
+    @property
+    def rules_id(self) -> str:
+        """Id of the rules that the runtime was told; empty before."""
+        return self._rules.rules_id if self._rules is not None else ""
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -180,14 +195,15 @@ class RemoteFiles:
             WireError: the answer makes no sense.
         """
         result, _ = await self._call("hello", {"v": 1, "root": self._root, "key": self._key.hex()})
-        identity = [_text(result, name, 200) for name in ("marker", "boot", "pair")]
+        self._workspace = _text(result, "w", 4096)
+        identity = [_text(result, name, 200) for name in ("marker", "boot")]
         self.info = RemoteInfo(
             identity="/".join(identity),
             root=_text(result, "root", 4096),
             folds=result.get("folds") is True,
             python=_text(result, "python", 40),
             free_bytes=_whole(result, "free"),
-            degraded=tuple(str(item)[:200] for item in _items(result, "degraded", 20)),
+            degraded=tuple(str(item)[:200] for item in read_list(result, "degraded", 20)),
             watching=result.get("watching") is True,
         )
         self.gen, self.tree = 0, None
@@ -230,7 +246,7 @@ class RemoteFiles:
         verb: str,
         *,
         txn: str = "",
-        operations: Sequence[Mapping[str, Any]] = (),
+        operations: Sequence[ApplyOp] = (),
         copies: Iterable[tuple[bytes, str]] = (),
         batch: bytes = b"",
         deadline_s: float = CALL_S,
@@ -240,7 +256,7 @@ class RemoteFiles:
         Args:
             verb: ``pre`` (before a cell) or ``post`` (after one: always a walk, and small results come along).
             txn: Transaction of the operations.
-            operations: As :mod:`colab_bridge.agent.sync.service_ops` writes them.
+            operations: What shall be done there.
             copies: Content (digest, path there) that the runtime has under another path already.
             batch: Content of the operations.
             deadline_s: Seconds.
@@ -250,14 +266,17 @@ class RemoteFiles:
             WireError: the answer makes no sense.
         """
         params = {"gen": self.gen, "txn": txn, "rules_id": self._rules.rules_id if self._rules else ""}
-        body = {"ops": list(operations), "copies": [[digest.hex(), path] for digest, path in copies]}
+        body = {
+            "ops": [operation.to_json() for operation in operations],
+            "copies": [[digest.hex(), path] for digest, path in copies],
+        }
         payload = pack_envelope(body, batch) if operations else b""
         result, answer = await self._call(verb, params, payload, deadline_s=deadline_s)
         self._check_rules(result)
         return self._read_exchange(result, answer)
 
     def _read_exchange(self, result: Mapping[str, Any], answer: bytes) -> Exchange:
-        gen, root = _whole(result, "gen"), _digest(result.get("root"))
+        gen, root = _whole(result, "gen"), read_digest(result.get("root"))
         if not answer:
             if self.tree is None or gen != self.gen or root != self.tree.kept.digest:
                 raise WireError("the runtime says that nothing changed, and something did")
@@ -275,11 +294,11 @@ class RemoteFiles:
             gen=gen,
             root=root,
             changed=tuple(changed),
-            outcomes=tuple(_outcome(item) for item in _items(body, "results", 100_000)),
+            outcomes=tuple(_outcome(item) for item in read_list(body, "results", 100_000)),
             content=dict(unpack_batch(blob, BatchLimits())) if len(blob) else {},
-            unstable=tuple(str(item)[:1024] for item in _items(body, "unstable", 100)),
+            unstable=tuple(str(item)[:1024] for item in read_list(body, "unstable", 100)),
             problems=tuple(
-                (str(item[0])[:1024], str(item[1])[:200]) for item in _items(body, "problems", 1000) if item
+                (str(item[0])[:1024], str(item[1])[:200]) for item in read_list(body, "problems", 1000) if item
             ),
             walked=result.get("walked") is True,
         )
@@ -289,9 +308,9 @@ class RemoteFiles:
     async def have(self, wanted: Sequence[bytes], copies: Iterable[tuple[bytes, str]] = ()) -> frozenset[bytes]:
         """Return which content the runtime has staged now, after it copied what it has under other paths."""
         body = {"digests": [digest.hex() for digest in wanted], "copies": [[d.hex(), path] for d, path in copies]}
-        _, answer = await self._call("have", {}, pack_envelope(body))
+        _, answer = await self._call("have", {}, pack_envelope(body), compress=True)
         found, _ = unpack_envelope(answer)
-        return frozenset(_digest(item) for item in _items(found, "have", 200_000)) & frozenset(wanted)
+        return frozenset(read_digest(item) for item in read_list(found, "have", 200_000)) & frozenset(wanted)
 
     async def put(self, batch: bytes) -> None:
         """Stage a batch of small files."""
@@ -300,7 +319,7 @@ class RemoteFiles:
     async def missing(self, digest: bytes, size: int) -> list[tuple[int, int]]:
         """Begin, or go on with, a large file there; returns the ranges (offset, length) that it lacks."""
         result, _ = await self._call("chunk", {"digest": digest.hex(), "size": size, "begin": True}, bulk=True)
-        ranges = [(int(item[0]), int(item[1])) for item in _items(result, "missing", 100_000)]
+        ranges = [(int(item[0]), int(item[1])) for item in read_list(result, "missing", 100_000)]
         if any(offset < 0 or length <= 0 or offset + length > size for offset, length in ranges):
             raise WireError("a range outside of its file")
         return ranges
@@ -369,23 +388,6 @@ def _whole(values: Mapping[str, Any], name: str) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise WireError(f"the runtime's answer lacks {name}")
     return value
-
-
-def _items(values: Mapping[str, Any], name: str, most: int) -> list[Any]:
-    value = values.get(name) or []
-    if not isinstance(value, list) or len(value) > most:
-        raise WireError(f"the runtime's answer has too many {name}")
-    return value
-
-
-def _digest(value: object) -> bytes:
-    try:
-        raw = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
-        raise WireError("a digest is no digest")
-    return raw
 
 
 def _json(payload: bytes) -> object:

@@ -7,8 +7,8 @@ Like whole trees (``pages``) all of it is JSON that is checked row by row; whate
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from .names import check_path
 from .pages import TreeReader, WireError, row_of
@@ -22,9 +22,14 @@ __all__ = [
     "delta_of",
     "entry_of_row",
     "pack_envelope",
+    "read_digest",
+    "read_field",
+    "read_list",
     "rows_within",
     "unpack_envelope",
 ]
+
+T = TypeVar("T")
 
 MAX_ROWS = 10_000
 _GONE = "-"
@@ -177,3 +182,42 @@ def unpack_envelope(payload: bytes | memoryview) -> tuple[dict[str, Any], memory
     if not isinstance(content, dict):
         raise WireError("an envelope holds no object")
     return content, view[4 + length :]
+
+
+def read_digest(value: object) -> bytes:
+    """Return a digest from its hex form.
+
+    Raises:
+        WireError: It is none.
+    """
+    try:
+        raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise WireError("a digest is no digest")
+    return raw
+
+
+def read_field(values: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """Return a value of a request; numbers are never negative.
+
+    Raises:
+        WireError: It is missing or of another type.
+    """
+    value = values.get(name)
+    if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**63):
+        raise WireError(f"{name} is missing or odd")
+    return value
+
+
+def read_list(values: Mapping[str, Any], name: str, most: int) -> list[Any]:
+    """Return a list of a request or answer; an absent one is empty.
+
+    Raises:
+        WireError: It is no list, or too long.
+    """
+    value = values.get(name) or []
+    if not isinstance(value, list) or len(value) > most:
+        raise WireError(f"{name} is no list, or too long")
+    return value

@@ -1,0 +1,481 @@
+"""The files service of the agent: the runtime's half of a pair of folders, and single files.
+
+Verbs for folders that are kept in step: ``hello``, ``rules``, ``snapshot``, ``pre``, ``post``, ``have``, ``put``,
+``chunk``, ``sign``, ``patch``, ``apply``, ``get``, ``watch``, ``trash``, ``bye``. For single files: ``list``, ``stat``,
+``read``, ``write``, ``commit``, ``digest``, ``mkdir``, ``remove``. Everything that arrives is checked, everything that
+blocks runs in the service's one thread. It may be driven in-process too, with any object that looks like a
+:class:`~..process.service.Peer`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..process.service import CallFailure, Peer, Reply, ServerStream, StreamHandler
+from .disk.ops import ApplyOp, DisplacedFile, OpResult
+from .disk.root import RootFault
+from .disk.stage import WrongContent
+from .disk.trash import TrashFault
+from .ignore import IgnoreRules
+from .names import check_path
+from .pages import WireError, tree_pages
+from .service_files import SingleFiles
+from .service_folder import RootGone, Settlement, SyncFolder
+from .service_wire import (
+    changed_rows,
+    checked_path,
+    delta_of,
+    pack_envelope,
+    read_digest,
+    read_field,
+    read_list,
+    unpack_envelope,
+)
+from .transfer.batches import BatchLimits, pack_batch, unpack_batch
+from .transfer.patch import unpack_copies
+from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, sign
+from .tree import Directory, Entry, File
+
+__all__ = ["FilesService", "make"]
+
+T = TypeVar("T")
+_PAGE_ROWS = 1500
+_MOST_OPERATIONS = 20_000
+_MOST_FOLDERS = 8
+_INLINE_BYTES = 1 << 20
+_INLINE_FILE_BYTES = 256 * 1024
+_REPLY_BYTES = 1_900_000
+_MOST_FILE_BYTES = 1 << 41
+_SHOWN = 50
+_Verb = Callable[["_Workspace", Mapping[str, Any], bytes], Reply]
+
+
+class _Workspace:
+    """One folder that is kept in step, and what belongs to one conversation about it."""
+
+    def __init__(self, name: str, folder: SyncFolder) -> None:
+        self.name = name
+        self.folder = folder
+        self.pages: tuple[int, list[bytes]] = (0, [])
+        self.watched = False
+        self.armed: int | None = None
+
+
+def _rescue_nothing(displaced: DisplacedFile) -> None:
+    """What is swapped out on the runtime stays in its trash: the runtime keeps no store of its own."""
+
+
+class FilesService:
+    """See the module.
+
+    Args:
+        name: First part of the methods' names.
+    """
+
+    def __init__(self, name: str = "files") -> None:
+        self.name = name
+        self._peer: Peer | None = None
+        self._workspaces: dict[str, _Workspace] = {}
+        self._single = SingleFiles(self._base)
+        self._verbs: dict[str, _Verb] = {
+            "rules": self._rules,
+            "snapshot": self._snapshot,
+            "pre": lambda workspace, params, payload: self._exchange(workspace, params, payload, after_run=False),
+            "post": lambda workspace, params, payload: self._exchange(workspace, params, payload, after_run=True),
+            "have": self._have,
+            "put": self._put,
+            "chunk": self._chunk,
+            "sign": self._sign,
+            "patch": self._patch,
+            "apply": self._apply,
+            "get": self._get,
+            "trash": self._trash,
+            "bye": self._bye,
+        }
+
+    # -- as a service ------------------------------------------------------------------------------------------------
+
+    def start(self, peer: Peer) -> None:
+        """See :class:`~..process.service.Service`."""
+        self._peer = peer
+
+    def open(self, stream: ServerStream) -> StreamHandler:
+        """See :class:`~..process.service.Service`."""
+        raise CallFailure("unknown", "there are no streams of files")
+
+    def busy(self) -> bool:
+        """See :class:`~..process.service.Service`."""
+        return False
+
+    async def stop(self) -> None:
+        """See :class:`~..process.service.Service`."""
+        for workspace in self._workspaces.values():
+            self._disarm(workspace)
+        if self._peer is not None:
+            await self._peer.in_thread(self._close_all)
+
+    def _close_all(self) -> None:
+        for workspace in self._workspaces.values():
+            workspace.folder.close()
+        self._workspaces.clear()
+
+    def _base(self) -> Path:
+        """Folder against which relative paths of the workspace are meant: where the server's kernels start."""
+        hints = {} if self._peer is None else self._peer.hints()
+        return Path(hints.get("cwd") or Path.home())
+
+    async def call(self, verb: str, params: Mapping[str, Any], payload: bytes, timeout_s: float) -> Reply:
+        """See :class:`~..process.service.Service`."""
+        assert self._peer is not None
+        if verb == "watch":
+            return self._watch(params)
+        reply: Reply = await self._peer.in_thread(self._answer, verb, params, payload)
+        self._arm_all()
+        return reply
+
+    def _answer(self, verb: str, params: Mapping[str, Any], payload: bytes) -> Reply:
+        """Answer in the worker thread; every fault of the disk or of the caller becomes a code."""
+        try:
+            if verb == "hello":
+                return self._hello(params)
+            if verb in self._single.verbs:
+                return self._single.answer(verb, params, payload)
+            handler = self._verbs.get(verb)
+            if handler is None:
+                raise CallFailure("unknown", "no such verb")
+            return handler(self._workspace(params), params, payload)
+        except WireError as error:
+            raise CallFailure("bad-request", str(error)) from error
+        except WrongContent as error:
+            raise CallFailure("mismatch", "the content is not what its digest says") from error
+        except TrashFault as error:
+            raise CallFailure(error.code, error.sentence) from error
+        except KeyError as error:
+            raise CallFailure("not-begun", "this file was not begun") from error
+        except RootFault as error:
+            raise CallFailure("root", error.sentence, {"fault": error.code}) from error
+        except RootGone as error:
+            raise CallFailure("root-gone", str(error), {"state": error.state.value}) from error
+        except FileNotFoundError as error:
+            raise CallFailure("missing", f"it is not there: {error.filename or ''}"[:300]) from error
+        except OSError as error:
+            raise CallFailure("disk", f"{error.strerror or error}"[:300], {"errno": error.errno or 0}) from error
+
+    def _workspace(self, params: Mapping[str, Any]) -> _Workspace:
+        found = self._workspaces.get(str(params.get("w", "")))
+        if found is None:
+            raise CallFailure("no-workspace", "say hello first")
+        return found
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _hello(self, params: Mapping[str, Any]) -> Reply:
+        if params.get("v") != 1:
+            raise CallFailure("version", "another version of the protocol")
+        key = bytes.fromhex(read_field(params, "key", str)) if len(str(params.get("key"))) <= 128 else b""
+        if not 16 <= len(key) <= 64:
+            raise WireError("the key has no possible length")
+        root = self._root_of(read_field(params, "root", str))
+        name = str(root)
+        known = self._workspaces.get(name)
+        if known is not None and (known.folder.key != key or not _usable(known.folder)):
+            known.folder.close()
+            del self._workspaces[name]
+            known = None
+        if known is None:
+            known = self._open_workspace(name, root, key)
+        facts = known.folder.facts()
+        return Reply({**facts, "w": name, "python": sys.version.split()[0]})
+
+    def _root_of(self, given: str) -> Path:
+        root = Path(given)
+        if not root.is_absolute():
+            if given and check_path(given) is not None:
+                raise WireError("the workspace has no possible path")
+            root = self._base() / given
+        root.mkdir(parents=True, exist_ok=True)
+        return root
+
+    def _open_workspace(self, name: str, root: Path, key: bytes) -> _Workspace:
+        if len(self._workspaces) >= _MOST_FOLDERS:
+            raise CallFailure("full", "too many workspaces on this runtime")
+        cache = None if self._peer is None else self._peer.folder / f"digests-{abs(hash(name)):x}"
+        folder = SyncFolder(root, key=key, cache_file=cache, on_displaced=_rescue_nothing)
+        folder.applier.recover()
+        self._workspaces[name] = _Workspace(name, folder)
+        return self._workspaces[name]
+
+    def _rules(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        try:
+            rules = IgnoreRules.from_text(payload.decode())
+        except ValueError as error:
+            raise WireError(str(error)) from error
+        workspace.folder.set_rules(rules)
+        return Reply({"rules_id": rules.rules_id})
+
+    def _bye(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        self._workspaces.pop(workspace.name, None)
+        workspace.folder.close()
+        return Reply()
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        number, gen = read_field(params, "page", int), read_field(params, "gen", int)
+        folder = workspace.folder
+        if gen == 0:
+            settled = folder.settle(walk=params.get("walk") is True)
+            pages = [_rows_json(page) for page in tree_pages(settled.tree, _PAGE_ROWS)]
+            workspace.pages = (settled.gen, pages)
+            gen = settled.gen
+        if workspace.pages[0] != gen or number >= len(workspace.pages[1]):
+            raise CallFailure("gone", "this tree is not kept any more")
+        tree = folder.known(gen)
+        root = tree.kept.digest.hex() if tree is not None else ""
+        result = {"gen": gen, "pages": len(workspace.pages[1]), "root": root, **self._rules_of(folder)}
+        return Reply(result, workspace.pages[1][number], compress=True)
+
+    @staticmethod
+    def _rules_of(folder: SyncFolder) -> dict[str, Any]:
+        return {"rules_id": folder.rules.rules_id if folder.rules is not None else ""}
+
+    def _exchange(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes, *, after_run: bool) -> Reply:
+        folder = workspace.folder
+        if folder.rules is None or params.get("rules_id") != folder.rules.rules_id:
+            raise CallFailure("rules", "tell the rules first")
+        body, blob = unpack_envelope(payload) if payload else ({}, memoryview(b""))
+        operations = _operations(body)
+        settled = folder.settle(after_run=after_run)
+        known = folder.known(read_field(params, "gen", int))
+        results: list[OpResult] = []
+        overtaken: list[ApplyOp] = []
+        if operations:
+            self._stage(folder, body, blob)
+            operations, overtaken = _split(operations, known, settled.tree)
+            results = folder.apply(read_field(params, "txn", str)[:64], operations)
+        return self._exchange_reply(folder, settled, known, operations, [*results], overtaken)
+
+    def _exchange_reply(
+        self,
+        folder: SyncFolder,
+        settled: Settlement,
+        known: Directory | None,
+        operations: Sequence[ApplyOp],
+        results: list[OpResult],
+        overtaken: Sequence[ApplyOp],
+    ) -> Reply:
+        tree = folder.tree
+        assert tree is not None
+        head = {"gen": folder.gen, "root": tree.kept.digest.hex(), "walked": settled.walked, **self._rules_of(folder)}
+        if known is tree and not results and not overtaken and not settled.unstable:
+            return Reply(head)
+        rows = None if known is None else delta_of(known, tree, 4000)
+        outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
+        outcome += [[op.path, False, "overtaken", "it changed there meanwhile"] for op in overtaken]
+        body: dict[str, Any] = {"rows": rows, "results": outcome, "unstable": list(settled.unstable[:_SHOWN])}
+        body["problems"] = [[p.path, p.sentence] for p in settled.problems[:_SHOWN]]
+        blob = b""
+        if known is not None and rows is not None:
+            sent = {op.digest for op in operations}
+            blob = _inline(folder, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
+        answer = pack_envelope(body, blob)
+        if len(answer) > _REPLY_BYTES:
+            answer = pack_envelope({**body, "rows": None})
+        return Reply(head, answer, compress=True)
+
+    # -- content -----------------------------------------------------------------------------------------------------
+
+    def _stage(self, folder: SyncFolder, body: Mapping[str, Any], blob: memoryview) -> None:
+        folder.take_copies(_copies(body))
+        if len(blob):
+            _put_batch(folder, blob)
+
+    def _have(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        body, _ = unpack_envelope(payload)
+        digests = [read_digest(item) for item in read_list(body, "digests", 200_000)]
+        workspace.folder.take_copies(_copies(body))
+        found = workspace.folder.stage.have(digests)
+        return Reply({}, pack_envelope({"have": [digest.hex() for digest in found]}), compress=True)
+
+    def _put(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        return Reply({"stored": _put_batch(workspace.folder, memoryview(payload))})
+
+    def _chunk(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        stage, digest = workspace.folder.stage, read_digest(params.get("digest"))
+        if params.get("begin") is True:
+            size = read_field(params, "size", int)
+            if size > _MOST_FILE_BYTES:
+                raise WireError("a file of an impossible size")
+            stage.begin_large(digest, size)
+            return Reply({"missing": [list(part) for part in stage.missing(digest)][:2000]})
+        if params.get("finish") is True:
+            if not stage.finish(digest):
+                raise CallFailure("mismatch", "the content is not what its digest says")
+            return Reply()
+        stage.put_chunk(digest, read_field(params, "offset", int), payload)
+        return Reply()
+
+    def _sign(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        path, digest, block = checked_path(params.get("path")), read_digest(params.get("digest")), params.get("block")
+        if type(block) is not int or not MIN_BLOCK_BYTES <= block <= MAX_BLOCK_BYTES:
+            raise WireError("the block size is out of bounds")
+        self._check_same(workspace.folder, path, digest)
+        with workspace.folder.open_file(path) as fd:
+            try:
+                return Reply({}, sign(fd, block))
+            except ValueError as error:
+                raise CallFailure("too-big", str(error)) from error
+
+    def _patch(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        path, old = checked_path(params.get("path")), read_digest(params.get("old"))
+        digest, size = read_digest(params.get("digest")), read_field(params, "size", int)
+        folder = workspace.folder
+        self._check_same(folder, path, old)
+        with folder.open_file(path) as fd:
+            copies = unpack_copies(payload, folder.stat_of(path).st_size, size)
+            folder.stage.begin_large(digest, size)
+            folder.stage.fill(digest, copies, fd)
+        return Reply({"missing": [list(part) for part in folder.stage.missing(digest)][:2000]})
+
+    @staticmethod
+    def _check_same(folder: SyncFolder, path: str, digest: bytes) -> None:
+        if not folder.has(path, digest):
+            raise CallFailure("moved", "the file is another one by now")
+
+    def _get(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        folder = workspace.folder
+        if payload:
+            body, _ = unpack_envelope(payload)
+            wanted = _copies({"copies": body.get("items")})
+            return Reply({}, pack_batch(folder.contents(wanted, _INLINE_BYTES + _INLINE_FILE_BYTES)))
+        path, digest = checked_path(params.get("path")), read_digest(params.get("digest"))
+        self._check_same(folder, path, digest)
+        length = min(read_field(params, "length", int), 1 << 20)
+        return Reply({}, folder.read_range(path, read_field(params, "offset", int), length), compress=True)
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def _apply(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        body, blob = unpack_envelope(payload)
+        self._stage(workspace.folder, body, blob)
+        results = workspace.folder.apply(read_field(params, "txn", str)[:64], _operations(body))
+        outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
+        return Reply({"gen": workspace.folder.gen}, pack_envelope({"results": outcome}), compress=True)
+
+    def _trash(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        trash = workspace.folder.trash
+        if params.get("restore"):
+            trash.restore(str(params["restore"]), checked_path(params["to"]) if params.get("to") else None)
+            return Reply()
+        rows = [[item.id, item.path, item.size, item.removed_s, item.why, item.kind] for item in trash.list()][:2000]
+        return Reply({}, pack_envelope({"items": rows}), compress=True)
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    def _watch(self, params: Mapping[str, Any]) -> Reply:
+        workspace = self._workspace(params)
+        workspace.watched = params.get("on") is True
+        self._disarm(workspace)
+        self._arm_all()
+        return Reply({"watching": workspace.armed is not None})
+
+    def _arm_all(self) -> None:
+        """Have the loop look at the watches again; one waking is enough until somebody asks what changed."""
+        for workspace in self._workspaces.values():
+            number = workspace.folder.watch_number if workspace.watched else None
+            if number is not None and workspace.armed != number and self._peer is not None:
+                self._disarm(workspace)
+                self._peer.loop.add_reader(number, self._woken, workspace)
+                workspace.armed = number
+
+    def _disarm(self, workspace: _Workspace) -> None:
+        if workspace.armed is not None and self._peer is not None:
+            with suppress(OSError, ValueError):
+                self._peer.loop.remove_reader(workspace.armed)
+        workspace.armed = None
+
+    def _woken(self, workspace: _Workspace) -> None:
+        self._disarm(workspace)
+        if self._peer is not None:
+            self._peer.notify(f"{self.name}.dirty", {"w": workspace.name, "gen": workspace.folder.gen})
+
+
+def _usable(folder: SyncFolder) -> bool:
+    try:
+        return folder.root.check().value == "same"
+    except OSError:
+        return False
+
+
+def _rows_json(rows: Sequence[object]) -> bytes:
+    return json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _operations(body: Mapping[str, Any]) -> list[ApplyOp]:
+    return [ApplyOp.from_json(item) for item in read_list(body, "ops", _MOST_OPERATIONS)]
+
+
+def _copies(body: Mapping[str, Any]) -> list[tuple[bytes, str]]:
+    out: list[tuple[bytes, str]] = []
+    for item in read_list(body, "copies", _MOST_OPERATIONS):
+        if not isinstance(item, list) or len(item) != 2:
+            raise WireError("a copy is none")
+        out.append((read_digest(item[0]), checked_path(item[1])))
+    return out
+
+
+def _put_batch(folder: SyncFolder, blob: memoryview) -> int:
+    stored = 0
+    for digest, data in unpack_batch(blob, BatchLimits()):
+        folder.stage.put(digest, data)
+        stored += 1
+    return stored
+
+
+def _split(
+    operations: Sequence[ApplyOp], known: Directory | None, now: Directory
+) -> tuple[list[ApplyOp], list[ApplyOp]]:
+    """Part operations into those that nothing here has overtaken and the others.
+
+    Rows of folders do not count: what an operation expects of them is looked at when it is carried out.
+    """
+    if known is None:
+        return [], list(operations)
+    changed = {path for path, entry in changed_rows(known, now) if not isinstance(entry, Directory)}
+    if not changed:
+        return list(operations), []
+    above = {path[:cut] for path in changed for cut, letter in enumerate(path) if letter == "/"}
+    free: list[ApplyOp] = []
+    overtaken: list[ApplyOp] = []
+    for op in operations:
+        paths = [path for path in (op.path, op.old_path) if path]
+        touched = any(_touched(path, changed, above) for path in paths)
+        (overtaken if touched else free).append(op)
+    return free, overtaken
+
+
+def _touched(path: str, changed: set[str], above: set[str]) -> bool:
+    if path in changed or path in above:
+        return True
+    return any(path[:cut] in changed for cut, letter in enumerate(path) if letter == "/")
+
+
+def _inline(folder: SyncFolder, rows: Sequence[tuple[str, Entry | None]], sent: set[bytes]) -> bytes:
+    """Return the content of small new files, so that it needs no call of its own."""
+    wanted = {
+        entry.digest: path
+        for path, entry in rows
+        if isinstance(entry, File) and entry.size <= _INLINE_FILE_BYTES and entry.digest not in sent
+    }
+    contents = folder.contents(wanted.items(), _INLINE_BYTES)
+    return pack_batch(contents) if contents else b""
+
+
+def make() -> FilesService:
+    """Return the service, as the agent process asks for it."""
+    return FilesService()

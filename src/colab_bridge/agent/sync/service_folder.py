@@ -1,0 +1,380 @@
+"""One side's folder with everything that touches it: scan, watch, stage, apply, read. The same code on both sides.
+
+All of it blocks and is called by one thread at a time. Trees have generations: a difference is told between a
+generation that the other side knows and the present one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from .budget import Budget
+from .disk.apply import Applier
+from .disk.mapped import MappedUnavailable, fsync_mapped, mapped_files, open_for_writing
+from .disk.ops import ApplyOp, DisplacedFile, OpResult
+from .disk.probe import FsProbe, probe
+from .disk.root import Root, RootState
+from .disk.scan import LeftOut, Problem, Scanner, ScanResult
+from .disk.stage import Stage, make_calls
+from .disk.statcache import StatCache
+from .disk.trash import Trash
+from .disk.watch import Watcher, WatcherUnavailable
+from .ignore import IgnoreRules
+from .service_wire import changed_rows
+from .tree import Directory, File, entry_at
+
+__all__ = ["RootGone", "Settlement", "SyncFolder"]
+
+_TREES_KEPT = 8
+_READ_BYTES = 1 << 20
+_SETTLE_S = 1.0
+
+
+class RootGone(Exception):
+    """The root is not there any more, or is another folder (S5).
+
+    Attributes:
+        state: What was found in its place.
+    """
+
+    def __init__(self, state: RootState) -> None:
+        super().__init__(f"the folder is {state.value.replace('_', ' ')}")
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a side has after everything queued before the question was taken in.
+
+    Attributes:
+        tree: The tree.
+        gen: Its generation.
+        problems: Paths that cannot travel.
+        left_out: Paths that stay, with the reason.
+        unstable: Files that somebody has open for writing; only looked for after a run.
+        walked: The answer rests on a walk.
+    """
+
+    tree: Directory
+    gen: int
+    problems: tuple[Problem, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    unstable: tuple[str, ...] = ()
+    walked: bool = True
+
+
+class SyncFolder:
+    """A root and all that is kept about it.
+
+    Args:
+        path: The folder.
+        key: Key of the digests, 16 to 64 bytes.
+        cache_file: Where digests are remembered over restarts; None for nowhere.
+        on_displaced: Takes what was found at a path instead of what was expected, and leftovers of a crash.
+        budget: What stays at home because it is large; None for no limits.
+        watch: Whether to watch for changes; without it every look is a walk.
+
+    Raises:
+        RootFault: the folder cannot be a root.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        key: bytes,
+        cache_file: Path | None = None,
+        on_displaced: Callable[[DisplacedFile], None],
+        budget: Budget | None = None,
+        watch: bool = True,
+    ) -> None:
+        self.key = key
+        self.root = Root.open(path)
+        try:
+            self.probe: FsProbe = probe(self.root)
+            calls = make_calls(self.root)
+            self.stage = Stage(self.root, key, calls)
+            self.trash = Trash(self.root, key, calls)
+        except BaseException:
+            self.root.close()
+            raise
+        self._cache_file = cache_file
+        self._cache = StatCache() if cache_file is None else StatCache.load(cache_file, key, self.root)
+        self._budget = budget
+        self._watch_wanted = watch
+        self._watcher: Watcher | None = None
+        self._watch_fault = ""
+        self._scanner: Scanner | None = None
+        self._last: ScanResult | None = None
+        self._trees: OrderedDict[int, Directory] = OrderedDict()
+        self.applier = Applier(
+            self.root,
+            self.stage,
+            self.trash,
+            on_displaced=on_displaced,
+            placed=self._cache.note,
+        )
+        self.rules: IgnoreRules | None = None
+        self.gen = 0
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def set_rules(self, rules: IgnoreRules) -> None:
+        """Use these rules from now on; everything is looked at anew."""
+        if self.rules is not None and rules.rules_id == self.rules.rules_id:
+            return
+        self.rules = rules
+        self._scanner = Scanner(self.root, rules, self.key, self._cache, self.probe, budget=self._budget)
+        self._last = None
+        self._stop_watching()
+        self._watch_fault = "" if self._watch_wanted else "changes are not watched"
+
+    def close(self) -> None:
+        """Write down what is remembered, and let go of the folder."""
+        self.save_cache()
+        self._stop_watching()
+        self.stage.close()
+        self.trash.close()
+        self.root.close()
+
+    def save_cache(self) -> None:
+        """Write the remembered digests; a failure only costs time later."""
+        if self._cache_file is not None:
+            with suppress(OSError):
+                self._cache.save(self._cache_file, self.key, self.root)
+
+    @property
+    def identity(self) -> str:
+        """Marker, device and inode of the root."""
+        return f"{self.root.marker}-{self.root.dev:x}-{self.root.ino:x}"
+
+    @property
+    def tree(self) -> Directory | None:
+        """The tree at the last look; None before it."""
+        return self._trees.get(self.gen)
+
+    @property
+    def watch_number(self) -> int | None:
+        """File number that becomes readable when something changes; None where nothing is watched."""
+        return None if self._watcher is None else self._watcher.fileno()
+
+    @property
+    def degraded(self) -> list[str]:
+        """Sentences about what is missing on this side."""
+        return [*self.probe.degraded, *([self._watch_fault] if self._watch_fault else [])]
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+
+    def _start_watching(self) -> None:
+        if self._watcher is not None or self._watch_fault or self.rules is None:
+            return
+        watcher = Watcher(self.root, self.rules)
+        try:
+            watcher.start()
+        except WatcherUnavailable as error:
+            watcher.close()
+            self._watch_fault = str(error)
+            return
+        self._watcher = watcher
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def known(self, gen: int) -> Directory | None:
+        """Return the tree of a generation, None when it is not kept any more."""
+        return self._trees.get(gen)
+
+    def settle(
+        self, *, walk: bool = False, after_run: bool = False, known: Directory | None = None, rehash: bool = False
+    ) -> Settlement:
+        """Take in everything that happened before this call.
+
+        Args:
+            walk: Look at everything, whatever the watches say.
+            after_run: Programs have run here: walk, and see what they hold open or mapped.
+            known: The last agreement.
+            rehash: Read every file.
+
+        Raises:
+            RootGone: the root is missing or another one.
+        """
+        scanner = self._ready_scanner()
+        unstable: tuple[str, ...] = ()
+        again: list[str] = []
+        if after_run:
+            with suppress(MappedUnavailable):
+                again = mapped_files(self.root)
+                fsync_mapped(self.root, again)
+                unstable = tuple(open_for_writing(self.root))
+        dirty = self._dirty()
+        if walk or after_run or rehash or dirty is None or self._last is None:
+            result = scanner.walk(rehash=rehash, known=known, again=again)
+            result = self._look_again(scanner, result, known)
+        elif dirty:
+            result = scanner.refresh(self._last.tree, dirty, known=known, again=again)
+        else:
+            result = self._last
+        return self._take(result, unstable)
+
+    def _ready_scanner(self) -> Scanner:
+        state = self.root.check()
+        if state is not RootState.SAME:
+            raise RootGone(state)
+        if self._scanner is None:
+            self.set_rules(IgnoreRules())
+        assert self._scanner is not None
+        # Watches before the first walk, so that nothing falls between the two.
+        self._start_watching()
+        return self._scanner
+
+    def _dirty(self) -> frozenset[str] | None:
+        """Return what the watches have seen; None when only a walk can tell."""
+        if self._watcher is None:
+            return None
+        settled = self._watcher.settle(_SETTLE_S)
+        if settled.healthy:
+            return settled.dirty
+        self._stop_watching()
+        self._start_watching()
+        return None
+
+    def _look_again(self, scanner: Scanner, result: ScanResult, known: Directory | None) -> ScanResult:
+        """Look once more at what changed while the walk was under way."""
+        for _ in range(3):
+            dirty = self._dirty() if self._watcher is not None else frozenset()
+            if not dirty:
+                break
+            result = scanner.refresh(result.tree, dirty, known=known)
+        return result
+
+    def _take(self, result: ScanResult, unstable: tuple[str, ...]) -> Settlement:
+        before = self.tree
+        self._last = result
+        same = before is not None and before.has_ignored == result.tree.has_ignored
+        if before is None or not same or next(changed_rows(before, result.tree), None) is not None:
+            self.gen += 1
+            self._trees[self.gen] = result.tree
+            while len(self._trees) > _TREES_KEPT:
+                self._trees.popitem(last=False)
+        tree = self._trees[self.gen]
+        return Settlement(tree, self.gen, result.problems, result.left_out, unstable, result.walked)
+
+    # -- changing ------------------------------------------------------------------------------------------------
+
+    def apply(
+        self,
+        txn: str,
+        operations: Sequence[ApplyOp],
+        *,
+        known: Directory | None = None,
+        on_staged: Callable[[], None] | None = None,
+    ) -> list[OpResult]:
+        """Carry out operations in their order, and take the result in.
+
+        Raises:
+            RootGone: the root is missing or another one.
+            OSError: the disk fails as a whole.
+        """
+        scanner = self._ready_scanner()
+        results = self.applier.apply(txn, operations, on_staged=on_staged)
+        touched = {path for op in operations for path in (op.path, op.old_path) if path}
+        # Our own moves wake the watches too; taken in here, they are no news later.
+        seen = self._dirty()
+        if self._last is not None and seen is not None:
+            self._take(scanner.refresh(self._last.tree, touched | seen, known=known), ())
+        elif self._last is not None:
+            self._take(scanner.refresh(self._last.tree, touched, known=known), ())
+        return results
+
+    def take_copies(self, copies: Iterable[tuple[bytes, str]]) -> None:
+        """Stage content that lies here under other paths already; what changed meanwhile is left out."""
+        for digest, path in copies:
+            with suppress(OSError, ValueError):
+                self.stage.take_local_copy(digest, path)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def open_file(self, path: str) -> Iterator[int]:
+        """Open a tracked file for reading, following no link; a live database as its backup copy.
+
+        Raises:
+            OSError: it is not there or cannot be read.
+        """
+        source = None if self._scanner is None else self._scanner.databases.source(path)
+        if source is not None:
+            fd = os.open(source, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        else:
+            parent, _, name = path.rpartition("/")
+            with self.root.folder(parent) as folder:
+                fd = folder.open_file(folder.disk_name(name))
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def has(self, path: str, digest: bytes) -> bool:
+        """Return whether the file had this content at the last look."""
+        entry = entry_at(self.tree, path) if self.tree is not None else None
+        return isinstance(entry, File) and entry.digest == digest
+
+    def contents(self, wanted: Iterable[tuple[bytes, str]], most_bytes: int) -> list[tuple[bytes, bytes]]:
+        """Return the content of small files that still have their digest, up to a sum of bytes."""
+        out: list[tuple[bytes, bytes]] = []
+        total = 0
+        for digest, path in wanted:
+            with suppress(OSError), self.open_file(path) as fd:
+                if total + os.fstat(fd).st_size > most_bytes:
+                    continue
+                data = read_at(fd, 0, most_bytes + 1)
+                if blake2b(data, key=self.key, digest_size=32).digest() == digest:
+                    out.append((digest, data))
+                    total += len(data)
+        return out
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Return a range of a file; shorter at its end.
+
+        Raises:
+            OSError: it is not there or cannot be read.
+        """
+        with self.open_file(path) as fd:
+            return read_at(fd, offset, length)
+
+    def stat_of(self, path: str) -> os.stat_result:
+        """Return what stands at a path; links are not followed."""
+        parent, _, name = path.rpartition("/")
+        with self.root.folder(parent) as folder:
+            return folder.stat(folder.disk_name(name))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the other side is told about this one."""
+        return {
+            "marker": self.identity,
+            "boot": self.root.boot_id,
+            "root": str(self.root.path),
+            "folds": bool(self.probe.folds_case or self.probe.normalises),
+            "free": int(self.probe.free_bytes),
+            "degraded": self.degraded,
+            "watching": self._watch_wanted and not self._watch_fault,
+        }
+
+
+def read_at(fd: int, offset: int, length: int) -> bytes:
+    """Return up to ``length`` bytes of an open file from an offset."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    parts: list[bytes] = []
+    left = length
+    while left > 0 and (part := os.read(fd, min(left, _READ_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,355 @@
+"""Content on its way: whatever a plan needs is staged, verified, on the side that needs it, before anything moves.
+
+Small files travel in batches, large ones in chunks that a cut does not lose, and of a large file of which the other
+side has an older version only what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from colab_bridge.agent.sync.disk.stage import WrongContent
+from colab_bridge.agent.sync.pages import WireError
+from colab_bridge.agent.sync.transfer.batches import SMALL_FILE_BYTES, group, pack_batch
+from colab_bridge.agent.sync.transfer.patch import Copy as Range
+from colab_bridge.agent.sync.transfer.patch import copies_in_new, copies_in_old, growth, pack_copies
+from colab_bridge.agent.sync.transfer.search import find_blocks
+from colab_bridge.agent.sync.transfer.signatures import MIN_DELTA_BYTES, block_size_for, read_signatures
+from colab_bridge.agent.sync.tree import File
+from colab_bridge.sync.local import LocalSide
+from colab_bridge.sync.remote import RemoteFailure, RemoteFiles
+from colab_bridge.sync_core.model import Side
+from colab_bridge.sync_core.plan import Transfer
+
+__all__ = ["INLINE_BYTES", "Carrier", "Older", "Progress"]
+
+INLINE_BYTES = 1 << 20
+"""Most bytes of content that travel inside a barrier exchange."""
+_CHUNK_BYTES = 1 << 20
+_CHUNKS_AT_ONCE = 4
+_ASK_FROM_BYTES = 256 * 1024
+_TRIES = 3
+_MOVED = frozenset({"moved", "missing", "mismatch"})
+
+Progress = Callable[[str, int, int], None]
+"""Told (path, bytes done, bytes in all) while a large file travels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Older:
+    """An older version of a file on the side that gets the new one.
+
+    Attributes:
+        path: Where it stands there.
+        file: What it is.
+    """
+
+    path: str
+    file: File
+
+
+@dataclass(slots=True)
+class Tally:
+    """Bytes of content that crossed the line."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(slots=True)
+class Carrier:
+    """Brings content from one side's tree into the other side's stage.
+
+    Attributes:
+        local: This machine's side.
+        remote: The runtime's side.
+        progress: Told how large files get on.
+        tally: Counts bytes.
+    """
+
+    local: LocalSide
+    remote: RemoteFiles
+    progress: Progress | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    # -- down --------------------------------------------------------------------------------------------------------
+
+    async def down(
+        self,
+        transfers: Sequence[Transfer],
+        at_hand: Mapping[bytes, memoryview],
+        older: Mapping[bytes, Older],
+        *,
+        bulk: bool = False,
+    ) -> frozenset[bytes]:
+        """Stage here what this side needs.
+
+        Args:
+            transfers: What is needed.
+            at_hand: Content that came along already, not yet verified.
+            older: Older versions here, by the digest of the new content.
+            bulk: Let everything else go first.
+
+        Returns:
+            Digests that are not to be had now, because the files changed meanwhile.
+
+        Raises:
+            RemoteFailure: the link failed.
+            WireError: the runtime sends other content than it promised, twice.
+        """
+        mine = [t for t in transfers if t.to is Side.LOCAL]
+        copies = [(t.digest, t.source) for t in mine if t.source_side is Side.LOCAL]
+        await self.local.do(self.local.folder.take_copies, copies)
+        wanted = {t.digest: t for t in mine}
+        here = await self.local.do(self._keep, {d: data for d, data in at_hand.items() if d in wanted}, list(wanted))
+        missing = [t for digest, t in wanted.items() if digest not in here and t.source_side is Side.REMOTE]
+        small = [t for t in missing if t.size < SMALL_FILE_BYTES]
+        failed = {d for d, t in wanted.items() if d not in here and t.source_side is Side.LOCAL}
+        for attempt in range(_TRIES):
+            small = await self._down_small(small, bulk=bulk)
+            if not small or attempt == 0:
+                continue
+            break
+        failed |= {t.digest for t in small}
+        for transfer in sorted((t for t in missing if t.size >= SMALL_FILE_BYTES), key=lambda t: t.size):
+            if not await self.down_large(transfer, older.get(transfer.digest)):
+                failed.add(transfer.digest)
+        return frozenset(failed)
+
+    def _keep(self, contents: Mapping[bytes, memoryview], wanted: Iterable[bytes]) -> set[bytes]:
+        """Stage verified content; returns what is staged now."""
+        stage = self.local.folder.stage
+        for digest, data in contents.items():
+            with suppress(WrongContent):
+                stage.put(digest, data)
+        return stage.have(wanted)
+
+    async def _down_small(self, transfers: Sequence[Transfer], *, bulk: bool) -> list[Transfer]:
+        """Fetch batches; returns what did not come."""
+        left: list[Transfer] = []
+        by_digest = {t.digest: t for t in transfers}
+        for batch in group((t.digest, t.size) for t in transfers):
+            found = await self.remote.get_small([(d, by_digest[d].source) for d in batch], bulk=bulk)
+            self.tally.received += sum(len(data) for data in found.values())
+            staged = await self.local.do(self._keep, found, batch)
+            left += [by_digest[digest] for digest in batch if digest not in staged]
+        return left
+
+    async def down_large(self, transfer: Transfer, older: Older | None) -> bool:
+        """Stage one large file here, going on where an earlier try ended; False when it changed meanwhile."""
+        stage, digest, size = self.local.folder.stage, transfer.digest, transfer.size
+        missing = await self.local.do(stage.begin_large, digest, size)
+        if not missing:
+            return True
+        try:
+            if older is not None and missing == [(0, size)] and _worth(older.file.size, size):
+                await self._fill_from_old(transfer, older)
+            for _ in range(_TRIES):
+                await self._fetch_ranges(transfer, await self.local.do(stage.missing, digest))
+                if await self.local.do(stage.finish, digest):
+                    return True
+        except RemoteFailure as error:
+            if error.code in _MOVED:
+                return False
+            raise
+        raise WireError("the runtime sends other content than it promised")
+
+    async def _fill_from_old(self, transfer: Transfer, older: Older) -> None:
+        """Take from the old version here what the new one still has (roles as in zsync)."""
+        packed = await self.remote.sign(transfer.source, transfer.digest, block_size_for(transfer.size))
+        self.tally.received += len(packed)
+        signatures = read_signatures(packed)
+        if signatures.file_size != transfer.size:
+            raise WireError("signatures of another file")
+
+        def fill() -> None:
+            with self.local.folder.open_file(older.path) as fd:
+                copies = copies_in_old(find_blocks(fd, signatures), signatures)
+                self.local.folder.stage.fill(transfer.digest, copies, fd)
+
+        with suppress(OSError):  # the old version is gone or changes: everything is fetched
+            await self.local.do(fill)
+
+    async def _fetch_ranges(self, transfer: Transfer, ranges: Sequence[tuple[int, int]]) -> None:
+        pieces = list(_chunks(ranges))
+        left = sum(length for _, length in pieces)
+        stage = self.local.folder.stage
+
+        async def fetch(offset: int, length: int) -> None:
+            nonlocal left
+            data = await self.remote.get_range(transfer.source, transfer.digest, offset, length)
+            await self.local.do(stage.put_chunk, transfer.digest, offset, data)
+            self.tally.received += length
+            left -= length
+            self._tell(transfer.source, transfer.size - left, transfer.size)
+
+        await _several([partial(fetch, offset, length) for offset, length in pieces])
+
+    # -- up ----------------------------------------------------------------------------------------------------------
+
+    async def up(
+        self, transfers: Sequence[Transfer], older: Mapping[bytes, Older]
+    ) -> tuple[bytes, list[tuple[bytes, str]], frozenset[bytes]]:
+        """Stage on the runtime what it needs, except for a little that travels with the operations.
+
+        Args:
+            transfers: What is needed.
+            older: Older versions there, by the digest of the new content.
+
+        Returns:
+            A batch to go with the operations, copies that the runtime makes from what it has, and the digests that are
+            not to be had because the files changed meanwhile.
+        """
+        theirs = [t for t in transfers if t.to is Side.REMOTE]
+        copies = [(t.digest, t.source) for t in theirs if t.source_side is Side.REMOTE]
+        sent = [t for t in theirs if t.source_side is Side.LOCAL]
+        small = [t for t in sent if t.size < SMALL_FILE_BYTES]
+        if sum(t.size for t in sent) <= INLINE_BYTES:
+            contents = await self._read(small)
+            self.tally.sent += sum(len(data) for _, data in contents)
+            missing = {t.digest for t in small} - {digest for digest, _ in contents}
+            return (pack_batch(contents) if contents else b""), copies, frozenset(missing)
+        failed = await self._up_small(small)
+        for transfer in sorted((t for t in sent if t.size >= SMALL_FILE_BYTES), key=lambda t: t.size):
+            if not await self.up_large(transfer, older.get(transfer.digest)):
+                failed.add(transfer.digest)
+        return b"", copies, frozenset(failed)
+
+    async def _read(self, transfers: Sequence[Transfer]) -> list[tuple[bytes, bytes]]:
+        wanted = [(t.digest, t.source) for t in transfers]
+        return await self.local.do(self.local.folder.contents, wanted, INLINE_BYTES + SMALL_FILE_BYTES)
+
+    async def _up_small(self, transfers: Sequence[Transfer]) -> set[bytes]:
+        if not transfers:
+            return set()
+        there: frozenset[bytes] = frozenset()
+        if sum(t.size for t in transfers) >= _ASK_FROM_BYTES:
+            there = await self.remote.have([t.digest for t in transfers])
+        by_digest = {t.digest: t for t in transfers if t.digest not in there}
+        failed: set[bytes] = set()
+
+        async def send(batch: list[bytes]) -> None:
+            contents = await self._read([by_digest[digest] for digest in batch])
+            failed.update(set(batch) - {digest for digest, _ in contents})
+            if contents:
+                packed = pack_batch(contents)
+                await self.remote.put(packed)
+                self.tally.sent += sum(len(data) for _, data in contents)
+
+        batches = list(group((t.digest, t.size) for t in by_digest.values()))
+        await _several([partial(send, batch) for batch in batches])
+        return failed
+
+    async def up_large(self, transfer: Transfer, older: Older | None) -> bool:
+        """Stage one large file there, going on where an earlier try ended; False when it changed meanwhile."""
+        missing = await self.remote.missing(transfer.digest, transfer.size)
+        if not missing:
+            return True
+        if older is not None and missing == [(0, transfer.size)] and _worth(older.file.size, transfer.size):
+            missing = await self._patch_up(transfer, older) or missing
+        for _ in range(2):
+            if not await self._send_ranges(transfer, missing):
+                return False
+            try:
+                await self.remote.finish(transfer.digest)
+            except RemoteFailure as error:
+                if error.code != "mismatch":
+                    raise
+                missing = await self.remote.missing(transfer.digest, transfer.size)
+            else:
+                return True
+        return False
+
+    async def _patch_up(self, transfer: Transfer, older: Older) -> list[tuple[int, int]] | None:
+        """Have the runtime take from its old version what the new one still has; returns what it lacks then."""
+        copies = await self.local.do(self._grown, transfer, older.file)
+        if copies is None:
+            try:
+                packed = await self.remote.sign(older.path, older.file.digest, block_size_for(older.file.size))
+            except RemoteFailure as error:
+                if error.code in _MOVED:
+                    return None
+                raise
+            self.tally.received += len(packed)
+            copies = await self.local.do(self._search, transfer, packed)
+        if not copies:
+            return None
+        with suppress(RemoteFailure):  # the old version changed there: everything is sent
+            packed_copies = pack_copies(copies)
+            await self.remote.patch(older.path, older.file.digest, transfer.digest, transfer.size, packed_copies)
+            self.tally.sent += len(packed_copies)
+        return await self.remote.missing(transfer.digest, transfer.size)
+
+    def _grown(self, transfer: Transfer, old: File) -> list[Range] | None:
+        """Return the one copy of a file that only grew (logs, tables), which needs no signatures."""
+        if old.size >= transfer.size:
+            return None
+        with suppress(OSError), self.local.folder.open_file(transfer.source) as fd:
+            found = growth(fd, old.size, old.digest, self.local.key)
+            if found.grew and found.digest == transfer.digest:
+                return [Range(0, 0, old.size)]
+        return None
+
+    def _search(self, transfer: Transfer, packed: bytes) -> list[Range]:
+        signatures = read_signatures(packed)
+        with suppress(OSError), self.local.folder.open_file(transfer.source) as fd:
+            return copies_in_new(find_blocks(fd, signatures), signatures)
+        return []
+
+    async def _send_ranges(self, transfer: Transfer, ranges: Sequence[tuple[int, int]]) -> bool:
+        pieces = list(_chunks(ranges))
+        left = sum(length for _, length in pieces)
+        whole = True
+
+        async def send(offset: int, length: int) -> None:
+            nonlocal left, whole
+            data = await self.local.do(self._range, transfer.source, offset, length)
+            if len(data) != length:
+                whole = False
+                return
+            await self.remote.chunk(transfer.digest, offset, data)
+            self.tally.sent += length
+            left -= length
+            self._tell(transfer.source, transfer.size - left, transfer.size)
+
+        await _several([partial(send, offset, length) for offset, length in pieces])
+        return whole
+
+    def _range(self, path: str, offset: int, length: int) -> bytes:
+        with suppress(OSError):
+            return self.local.folder.read_range(path, offset, length)
+        return b""
+
+    def _tell(self, path: str, done: int, size: int) -> None:
+        if self.progress is not None:
+            self.progress(path, done, size)
+
+
+def _worth(old: int, new: int) -> bool:
+    return min(old, new) >= MIN_DELTA_BYTES
+
+
+def _chunks(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    for start, length in ranges:
+        for offset in range(start, start + length, _CHUNK_BYTES):
+            yield offset, min(_CHUNK_BYTES, start + length - offset)
+
+
+async def _several(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run calls in their order, a few at a time; the first failure ends all."""
+    waiting = iter(calls)
+
+    async def work() -> None:
+        for call in waiting:
+            await call()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(_CHUNKS_AT_ONCE, len(calls))):
+                tasks.create_task(work())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None

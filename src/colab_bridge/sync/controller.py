@@ -1,0 +1,550 @@
+"""Keeps one session's two folders in step: look, plan, carry, apply, remember."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.agent.sync.disk.ops import ApplyOp
+from colab_bridge.agent.sync.ignore import strip_ignored
+from colab_bridge.agent.sync.names import shown
+from colab_bridge.agent.sync.pages import WireError
+from colab_bridge.agent.sync.service_folder import RootGone
+from colab_bridge.agent.sync.tree import Directory, File
+from colab_bridge.errors import ColabBridgeError, UserError
+from colab_bridge.ports.clock import Clock
+from colab_bridge.sync.base import CopyKind, HistoryLine, SyncStore
+from colab_bridge.sync.carry import Carrier, Progress, Tally
+from colab_bridge.sync.conflicts import open_pieces
+from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
+from colab_bridge.sync.local import LocalSide, LocalView
+from colab_bridge.sync.operations import failed_decisions, older_versions, operations_of
+from colab_bridge.sync.remote import Exchange, RemoteFailure, RemoteFiles
+from colab_bridge.sync.report import Deferred, SyncReport, make_report
+from colab_bridge.sync_core.changes import Action, Change, agreed
+from colab_bridge.sync_core.guard import GuardLists
+from colab_bridge.sync_core.model import Side, StoredCopy
+from colab_bridge.sync_core.plan import Plan, Roots, plan_sync
+from colab_bridge.sync_core.reconcile import MergeOptions
+from colab_bridge.sync_core.safety import Circumstances, RootState
+from colab_bridge.sync_core.summary import one_line
+
+__all__ = ["PairOptions", "SyncController"]
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 3
+_REVIEW_BYTES = 1 << 20
+_MOST_OPERATIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairOptions:
+    """What the settings say about a pair.
+
+    Attributes:
+        winner: The side that keeps a path that both changed.
+        trust: Files that tools execute may be changed by the runtime where they exist already.
+        barrier_bytes: Larger results come down in the background, after the barrier.
+        may_execute: The runtime may make files executable here.
+    """
+
+    winner: Side = Side.LOCAL
+    trust: bool = False
+    barrier_bytes: int = 8 << 20
+    may_execute: bool = False
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One call of :meth:`SyncController.sync`, over its rounds."""
+
+    reason: str
+    wait_all: bool
+    started: float
+    tally: Tally = field(default_factory=Tally)
+    plans: list[Plan] = field(default_factory=list)
+    done: list[Plan] = field(default_factory=list)
+    deferred: dict[str, Deferred] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    outcomes: dict[str, str] = field(default_factory=dict)
+    unstable: tuple[str, ...] = ()
+    round_trips: int = 0
+
+
+class SyncController:
+    """See the module. Calls may come from several tasks; transactions of a project never overlap.
+
+    Args:
+        session: Name of the session.
+        local: This machine's side.
+        remote: The runtime's side.
+        store: Memory of the pair.
+        clock: Time source.
+        options: From the settings.
+        progress: Told how large files get on.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        local: LocalSide,
+        remote: RemoteFiles,
+        store: SyncStore,
+        clock: Clock,
+        options: PairOptions | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.session = session
+        self.local = local
+        self.remote = remote
+        self.store = store
+        self.options = options or PairOptions()
+        self.progress = progress
+        self.last: SyncReport | None = None
+        self.poisoned = store.meta("poisoned")
+        self._clock = clock
+        self._open = False
+        self._explained = False
+        self._rules_id = store.meta("rules")
+        self._stripped: tuple[Directory, str, Directory] | None = None
+        self._along: Mapping[bytes, memoryview] = {}
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person stopped the sync for now."""
+        return self.store.meta("paused") == "yes"
+
+    async def pause(self, *, on: bool) -> None:
+        """Stop the sync, or let it go on."""
+        await self.local.do(self.store.set_meta, "paused", "yes" if on else "")
+
+    def link_lost(self) -> None:
+        """Take note that the agent was started anew: it is greeted before the next exchange."""
+        self._open = False
+
+    def run_happened(self) -> None:
+        """Take note that code has run there, which may explain many changes (S4)."""
+        self._explained = True
+
+    # -- the one way in ----------------------------------------------------------------------------------------------
+
+    async def sync(self, reason: str, *, wait_all: bool = False) -> SyncReport:
+        """Bring both folders to agreement.
+
+        Args:
+            reason: ``pre`` (before a run), ``post`` (after one), ``watch`` or ``sync`` (a person asks; looks at
+                everything).
+            wait_all: Large results too; otherwise they are left for later.
+
+        Returns:
+            What was done and what is left.
+
+        Raises:
+            SyncFailure: the folders do not agree, with the reason.
+        """
+        if self.poisoned:
+            raise SyncFailure(FailureKind.PROTOCOL, f"the sync of this session has ended: {self.poisoned}")
+        async with self.local.lock:
+            turn = _Turn(reason=reason, wait_all=wait_all, started=self._clock.monotonic())
+            trips = self.remote.round_trips
+            try:
+                view, settled = await self._rounds(turn)
+            except WireError as error:
+                await self._poison(str(error))
+                raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {error}") from error
+            except RemoteFailure as error:
+                self._open = self._open and error.code not in {"reset", "no-workspace", "rules"}
+                raise _offline(error) from error
+            except RootGone as error:
+                raise SyncFailure(FailureKind.HALTED, str(error)) from error
+            except ColabBridgeError as error:
+                raise SyncFailure(FailureKind.DISK, error.message, hint=error.hint) from error
+            except OSError as error:
+                raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
+            turn.round_trips = self.remote.round_trips - trips
+            self.last = self._report(turn, view)
+            if not settled:
+                raise SyncFailure(
+                    FailureKind.UNSETTLED,
+                    f"files kept changing: {listed(turn.failed) or 'on the runtime'}",
+                    paths=turn.failed,
+                )
+            return self.last
+
+    async def _poison(self, text: str) -> None:
+        """End the sync of this session: the other side is not what it should be (S9)."""
+        self.poisoned = text
+        log.error("sync ended", extra={"session": self.session, "reason": text})
+        await self.local.do(self.store.set_meta, "poisoned", text)
+
+    async def plan(self) -> tuple[Plan, LocalView]:
+        """Return what a sync would do now; nothing is done.
+
+        Raises:
+            SyncFailure: one side cannot be looked at.
+        """
+        async with self.local.lock:
+            try:
+                view = await self._look_here("sync")
+                await self._greet(view)
+                await self.remote.snapshot()
+                return self._plan(view), view
+            except (RemoteFailure, WireError, RootGone) as error:
+                kind = FailureKind.OFFLINE if isinstance(error, RemoteFailure) else FailureKind.HALTED
+                raise SyncFailure(kind, str(error)) from error
+
+    # -- rounds ------------------------------------------------------------------------------------------------------
+
+    async def _rounds(self, turn: _Turn) -> tuple[LocalView, bool]:
+        view = await self._first_look(turn)
+        for number in range(_ROUNDS):
+            if number:
+                view = await self._look_here(turn.reason)
+            plan = self._plan(view)
+            turn.failed.clear()
+            expected = await self._carry_out(turn, plan, view)
+            if not turn.failed and self._remote_tree(view).kept.digest == expected:
+                return view, True
+        plan = self._plan(await self._look_here(turn.reason))
+        left = {change.decision.path for change in plan.changes} - set(turn.deferred)
+        turn.failed |= left
+        return view, not left
+
+    async def _first_look(self, turn: _Turn) -> LocalView:
+        if not self._open:
+            view = await self._look_here("sync")
+            await self._greet(view)
+            await self.remote.snapshot()
+            return view
+        if self.remote.tree is None:
+            view, _ = await asyncio.gather(self._look_here(turn.reason), self.remote.snapshot())
+        elif turn.reason == "pre":
+            view = await self._look_here(turn.reason)
+        else:
+            verb = "pre" if turn.reason == "watch" else "post"
+            view, _ = await asyncio.gather(self._look_here(turn.reason), self._exchange(turn, verb))
+        await self._keep_rules(view)
+        return view
+
+    async def _look_here(self, reason: str) -> LocalView:
+        return await self.local.look(walk=reason == "sync", known=self.store.base())
+
+    async def _greet(self, view: LocalView) -> None:
+        """Open the workspace on the runtime, and see whether it is the one that we know (S1)."""
+        await self.remote.hello(view.rules)
+        self._open = True
+        await self._keep_rules(view)
+
+    async def _keep_rules(self, view: LocalView) -> None:
+        """After a change of the rules the ancestor forgets what they leave out, and the runtime learns them (H03)."""
+        rules_id = view.rules.rules_id
+        if self._rules_id != rules_id:
+            base = agreed(strip_ignored(self.store.base(), view.rules))
+            await self.local.do(self.store.commit, base)
+            await self.local.do(self.store.set_meta, "rules", rules_id)
+            self._rules_id = rules_id
+        if self.remote.rules_id != rules_id:
+            await self.remote.set_rules(view.rules)
+            await self.remote.snapshot()
+
+    async def _exchange(
+        self,
+        turn: _Turn,
+        verb: str,
+        txn: str = "",
+        operations: Sequence[ApplyOp] = (),
+        copies: Sequence[tuple[bytes, str]] = (),
+        batch: bytes = b"",
+    ) -> Exchange:
+        found = await self.remote.exchange(verb, txn=txn, operations=operations, copies=copies, batch=batch)
+        turn.unstable = found.unstable or turn.unstable
+        self._along = found.content
+        if found.tree is None:
+            await self.remote.snapshot(walk=False)
+        return found
+
+    # -- planning ----------------------------------------------------------------------------------------------------
+
+    def _plan(self, view: LocalView) -> Plan:
+        approved, rejected = self.store.verdicts()
+        return plan_sync(
+            self.store.base(),
+            view.tree,
+            self._remote_tree(view),
+            options=MergeOptions(
+                winner=self.options.winner,
+                folding=self.local.folder.probe.folds_case or bool(self.remote.info and self.remote.info.folds),
+                may_execute=lambda _: self.options.may_execute,
+            ),
+            facts=self._facts(view),
+            roots=self._roots(),
+            approved=approved,
+            rejected=rejected,
+        )
+
+    def _remote_tree(self, view: LocalView) -> Directory:
+        """The runtime's tree without what our rules leave out, whatever it says."""
+        raw = self.remote.tree
+        assert raw is not None
+        if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules.rules_id:
+            self._stripped = (raw, view.rules.rules_id, strip_ignored(raw, view.rules))
+        return self._stripped[2]
+
+    def _facts(self, view: LocalView) -> Circumstances:
+        free, total = self.local.disk()
+        return Circumstances(
+            guards=GuardLists(trust=self.options.trust),
+            is_ignored=lambda path: not view.rules.verdict(path, is_folder=False).travels,
+            explained=self._explained,
+            free_bytes=free,
+            disk_bytes=total,
+            consented=frozenset(json.loads(self.store.meta("included", "[]"))),
+            standing=self.store.standing(),
+        )
+
+    def _roots(self) -> Roots:
+        """Compare both roots with those of the last agreement (S1)."""
+        here, there = self.store.meta("local"), self.store.meta("remote")
+        info = self.remote.info
+        return Roots(
+            local=RootState.SAME if here == self.local.folder.identity else RootState.NEW,
+            remote=RootState.SAME if info is not None and there == info.identity else RootState.NEW,
+        )
+
+    # -- carrying out ------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, turn: _Turn, plan: Plan, view: LocalView) -> bytes:
+        """Do what a plan says.
+
+        Returns:
+            Digest that the runtime's tree must have now.
+        """
+        turn.plans.append(plan)
+        txn = new_id("txn")
+        carrier = Carrier(self.local, self.remote, self.progress, turn.tally)
+        await self._keep_for_review(plan, txn)
+        left = self._defer(turn, plan)
+        here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
+        there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
+        before = self._remote_tree(view)
+        left |= await self._do_here(turn, plan, here, left, carrier, txn)
+        left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
+        turn.failed |= left - set(turn.deferred)
+        await self._remember(turn, plan, left, txn)
+        done = replace(plan, changes=tuple(c for c in plan.changes if c.decision.path not in left))
+        turn.done.append(replace(done, decisions=tuple(d for d in plan.decisions if d.path not in left)))
+        return done.after(Side.REMOTE, before).kept.digest
+
+    def _defer(self, turn: _Turn, plan: Plan) -> set[str]:
+        """Leave large results for the time after the barrier; returns the paths of their decisions."""
+        if turn.wait_all:
+            return set()
+        left: set[str] = set()
+        for change in plan.changes_on(Side.LOCAL):
+            after = change.after
+            large = (
+                change.action is Action.WRITE and isinstance(after, File) and after.size > self.options.barrier_bytes
+            )
+            if large and isinstance(after, File) and after.digest not in self._prefetched():
+                turn.deferred[change.decision.path] = Deferred(path=change.path, size=after.size)
+                left.add(change.decision.path)
+        return left
+
+    def _prefetched(self) -> frozenset[bytes]:
+        return frozenset()
+
+    async def _do_here(
+        self,
+        turn: _Turn,
+        plan: Plan,
+        changes: Sequence[Change],
+        left: Collection[str],
+        carrier: Carrier,
+        txn: str,
+    ) -> set[str]:
+        """Bring down and apply what changes on this machine; returns the decisions that failed."""
+        stored = [
+            (d.path, copy)
+            for d in plan.decisions
+            if d.path not in left and d.path not in plan.held
+            for copy in d.stored
+        ]
+        if not changes and not stored:
+            return set()
+        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
+        transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed]
+        missing = await carrier.down(transfers, self._came_along(), older_versions(plan, Side.LOCAL))
+        failed = await self._keep_losers(stored, needed_after=changes, txn=txn)
+        failed |= {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in changes if c.decision.path not in failed]
+        if not ready:
+            return failed
+        operations = operations_of(ready, lambda _: None)
+        digests = [op.digest for op in operations if op.digest]
+        await self.local.do(self.store.begin, txn, digests, len(operations), self._clock.time())
+        results = await self.local.do(self.local.folder.apply, txn, operations, known=self.store.base())
+        bad = {result.path for result in results if not result.ok}
+        turn.outcomes |= {result.path: result.sentence for result in results if not result.ok}
+        return failed | failed_decisions(ready, bad)
+
+    def _came_along(self) -> Mapping[bytes, memoryview]:
+        found, self._along = self._along, {}
+        return found
+
+    async def _keep_losers(
+        self, stored: Sequence[tuple[str, StoredCopy]], *, needed_after: Sequence[Change], txn: str
+    ) -> set[str]:
+        """Put versions that lose their path into the conflict store; returns the decisions for which that failed."""
+        failed: set[str] = set()
+        wanted = {c.after.digest for c in needed_after if isinstance(c.after, File)}
+        for path, copy in stored:
+            try:
+                await self.local.do(self._keep_loser, copy, txn, wanted)
+            except (ColabBridgeError, OSError) as error:
+                log.warning("version not kept", extra={"session": self.session, "reason": str(error)[:200]})
+                failed.add(path)
+        return failed
+
+    def _keep_loser(self, copy: StoredCopy, txn: str, wanted: Collection[bytes]) -> None:
+        entry, folder = copy.entry, self.local.folder
+        if not isinstance(entry, File):
+            self.local.copies.keep_entry(
+                CopyKind.CONFLICT, copy.path, copy.side, entry, (), txn=txn, now=self._clock.time()
+            )
+            return
+        if not self.local.copies.room_for(entry.size):
+            raise UserError("the conflict store is full", hint="See it: colab-bridge sync conflicts")
+        if copy.side is Side.LOCAL:
+            with folder.open_file(copy.path) as fd:
+                self._keep_open(copy, entry, fd, txn)
+            return
+        fd = folder.stage.open(entry.digest)
+        try:
+            self._keep_open(copy, entry, fd, txn)
+        finally:
+            os.close(fd)
+        if entry.digest not in wanted:
+            folder.stage.discard(entry.digest)
+
+    def _keep_open(self, copy: StoredCopy, entry: File, fd: int, txn: str) -> None:
+        self.local.copies.keep_entry(
+            CopyKind.CONFLICT, copy.path, copy.side, entry, open_pieces(fd), txn=txn, now=self._clock.time()
+        )
+
+    async def _keep_for_review(self, plan: Plan, txn: str) -> None:
+        """Fetch small held versions, so that a person can look at them before deciding."""
+        wanted = [
+            (copy.entry.digest, copy.path)
+            for copy in plan.quarantine
+            if isinstance(copy.entry, File) and copy.entry.size <= _REVIEW_BYTES
+            if not self.local.copies.has(CopyKind.REVIEW, copy.path, copy.entry.digest)
+        ][:100]
+        if not wanted:
+            return
+        found = await self.remote.get_small(wanted[:20], bulk=True)
+        for digest, path in wanted:
+            if digest in found:
+                with suppress(ColabBridgeError):
+                    await self.local.do(
+                        self.local.copies.keep,
+                        CopyKind.REVIEW,
+                        path,
+                        Side.REMOTE,
+                        [bytes(found[digest])],
+                        txn=txn,
+                        now=self._clock.time(),
+                        digest=digest,
+                    )
+
+    async def _do_there(
+        self, turn: _Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
+    ) -> set[str]:
+        """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
+        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed]
+        batch, copies, missing = await carrier.up(transfers, older_versions(plan, Side.REMOTE))
+        failed = {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in changes if c.decision.path not in failed]
+        first = len(turn.plans) == 1
+        if not ready and (not first or turn.reason != "pre"):
+            return failed
+        operations = await self.local.do(operations_of, ready, self._mtime_here)
+        for start in range(0, max(1, len(operations)), _MOST_OPERATIONS):
+            part = operations[start : start + _MOST_OPERATIONS]
+            found = await self._exchange(
+                turn, "pre", txn, part, copies if not start else (), batch if not start else b""
+            )
+            bad = {outcome.path for outcome in found.outcomes if not outcome.ok}
+            turn.outcomes |= {o.path: o.sentence for o in found.outcomes if not o.ok}
+            failed |= failed_decisions(ready, bad)
+        return failed
+
+    def _mtime_here(self, change: Change) -> int | None:
+        try:
+            return self.local.folder.stat_of(change.decision.origins[0]).st_mtime_ns
+        except (OSError, ValueError):
+            return None
+
+    async def _remember(self, turn: _Turn, plan: Plan, failed: Collection[str], txn: str) -> None:
+        """Set the new agreement in one durable step."""
+        if plan.halted is not None:
+            return
+        base = plan.next_base(failed)
+        done = [c for c in plan.changes if c.decision.path not in failed]
+        line = None
+        if done:
+            summary = replace(plan, changes=tuple(done))
+            line = self._history(turn, summary, txn)
+        await self.local.do(self._commit, plan, base, txn, line)
+        self._explained = False
+
+    def _commit(self, plan: Plan, base: Directory, txn: str, line: HistoryLine | None) -> None:
+        self.store.commit(base, txn=txn, history=line)
+        self.store.set_standing(plan.standing)
+        info = self.remote.info
+        for key, value in (("local", self.local.folder.identity), ("remote", info.identity if info else "")):
+            if self.store.meta(key) != value:
+                self.store.set_meta(key, value)
+
+    def _history(self, turn: _Turn, plan: Plan, txn: str) -> HistoryLine:
+        return HistoryLine(
+            txn=txn,
+            at=self._clock.time(),
+            reason=turn.reason,
+            line=one_line(plan),
+            up=len(plan.changes_on(Side.REMOTE)),
+            down=len(plan.changes_on(Side.LOCAL)),
+            sent=turn.tally.sent,
+            received=turn.tally.received,
+            seconds=round(self._clock.monotonic() - turn.started, 4),
+        )
+
+    def _report(self, turn: _Turn, view: LocalView) -> SyncReport:
+        return make_report(
+            turn.done,
+            failed=turn.failed,
+            outcomes=turn.outcomes,
+            deferred=tuple(turn.deferred.values()),
+            unstable=turn.unstable,
+            tally=turn.tally,
+            round_trips=turn.round_trips,
+            seconds=self._clock.monotonic() - turn.started,
+        )
+
+
+def _offline(error: RemoteFailure) -> SyncFailure:
+    if error.code == "disk":
+        return SyncFailure(FailureKind.DISK, f"the runtime's disk: {shown(error.text)}")
+    if error.code in {"root", "root-gone"}:
+        return SyncFailure(FailureKind.HALTED, f"the workspace on the runtime: {shown(error.text)}")
+    return SyncFailure(FailureKind.OFFLINE, f"the runtime's files cannot be reached: {shown(error.text)}")

@@ -1,0 +1,242 @@
+"""This machine's side: one project folder, shared by all sessions of the project."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from colab_bridge._util.atomic import write_atomic
+from colab_bridge.agent.sync.budget import Budget
+from colab_bridge.agent.sync.disk.ops import DisplacedFile
+from colab_bridge.agent.sync.disk.root import RootFault
+from colab_bridge.agent.sync.ignore import IgnoreRules
+from colab_bridge.agent.sync.service_folder import RootGone, Settlement, SyncFolder
+from colab_bridge.agent.sync.service_wire import changed_rows
+from colab_bridge.agent.sync.tree import Directory
+from colab_bridge.errors import ConflictError, UserError
+from colab_bridge.ports.clock import Clock
+from colab_bridge.sync.base import CopyKind, SyncStore
+from colab_bridge.sync.conflicts import CopyStore, displaced_pieces
+from colab_bridge.sync.rules import holds_rules, read_rules, rule_folders
+from colab_bridge.sync_core.links import block_leaving_links
+from colab_bridge.sync_core.model import Side
+
+__all__ = ["LocalOptions", "LocalSide", "LocalView"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalOptions:
+    """What the settings say about this side.
+
+    Attributes:
+        strict: What Git ignores does not travel.
+        budget: Limits of what travels.
+        watch: Watch for changes; otherwise every look is a walk.
+    """
+
+    strict: bool = False
+    budget: Budget = field(default_factory=Budget)
+    watch: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalView:
+    """What this machine has.
+
+    Attributes:
+        tree: Leaving links are blocked in it.
+        settlement: What the look has found.
+        rules: Rules under which it was made.
+    """
+
+    tree: Directory
+    settlement: Settlement
+    rules: IgnoreRules
+
+
+class LocalSide:
+    """See the module. All disk work runs in one thread, one piece at a time.
+
+    Args:
+        project: The folder.
+        state: Folder outside of it for key, memory and kept versions; made 0700 when absent.
+        clock: Time source.
+        options: From the settings.
+
+    Attributes:
+        lock: Held during a transaction of any session.
+        key: Key of the digests.
+        store: Memory of this side: kept versions.
+        copies: Versions kept outside the tree.
+
+    Raises:
+        UserError: the folder cannot be synced.
+        ConflictError: another process syncs this project.
+    """
+
+    def __init__(self, project: Path, state: Path, clock: Clock, options: LocalOptions) -> None:
+        self.project = project
+        self.state = state
+        self.options = options
+        self.lock = anyio.Lock()
+        self._clock = clock
+        self._thread = anyio.CapacityLimiter(1)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_file = _take_lock(state / "lock", project)
+        try:
+            self.key = _key(state / "key")
+            self.store = SyncStore(state / "local.db", clock.time())
+            self.copies = CopyStore(state / "conflicts", self.store, self.key)
+            self.folder = self._open_folder()
+        except BaseException:
+            self._lock_file.close()
+            raise
+        self._rules_from: Directory | None = None
+        self._shown: tuple[Directory, str, Directory] | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def _open_folder(self) -> SyncFolder:
+        try:
+            folder = SyncFolder(
+                self.project,
+                key=self.key,
+                cache_file=self.state / "digests",
+                on_displaced=self._keep_displaced,
+                budget=self.options.budget,
+                watch=self.options.watch,
+            )
+        except RootFault as error:
+            raise UserError(f"this folder is not synced: {error.sentence}", hint="colab-bridge sync status") from error
+        folder.applier.recover()
+        return folder
+
+    def _keep_displaced(self, displaced: DisplacedFile) -> None:
+        """Keep a version that somebody saved in the middle of an operation, or that a crash left in the stage."""
+        now = self._clock.time()
+        for path, pieces in displaced_pieces(displaced):
+            self.copies.keep(CopyKind.RESCUED, path, Side.LOCAL, pieces, txn=displaced.txn or "crash", now=now)
+
+    async def do(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Run a blocking function in this side's thread; it is waited for even when the caller is cancelled."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._thread)
+
+    async def aclose(self) -> None:
+        """Write down what is remembered, and let go."""
+        with anyio.CancelScope(shield=True):
+            await self.do(self.folder.close)
+            await self.do(self.store.close)
+            self._lock_file.close()
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def look(self, *, walk: bool = False, known: Directory | None = None) -> LocalView:
+        """Take in everything that was saved here before this call.
+
+        Raises:
+            RootGone: the folder is missing or another one.
+        """
+        return await self.do(self._look, walk, known)
+
+    def _look(self, walk: bool, known: Directory | None) -> LocalView:
+        try:
+            settled = self._settle(walk, known)
+        except RootGone:
+            # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
+            self.folder.close()
+            self._rules_from = None
+            try:
+                self.folder = self._open_folder()
+            except UserError as error:
+                raise UserError(error.message, hint=error.hint) from error
+            settled = self._settle(walk, known)
+        assert self.folder.rules is not None
+        rules = self.folder.rules
+        key = (settled.tree, rules.rules_id)
+        if self._shown is None or (self._shown[0] is not key[0]) or self._shown[1] != key[1]:
+            ready = block_leaving_links(settled.tree, lambda path: not rules.verdict(path, is_folder=False).travels)
+            self._shown = (*key, ready)
+        return LocalView(tree=self._shown[2], settlement=settled, rules=rules)
+
+    def _settle(self, walk: bool, known: Directory | None) -> Settlement:
+        if self.folder.rules is None:
+            self._read_rules({""})
+        for _ in range(3):
+            settled = self.folder.settle(walk=walk, known=known)
+            if not self._rules_changed(settled.tree):
+                break
+            self._rules_from = settled.tree
+            if not self._read_rules(rule_folders(settled.tree)):
+                break
+        return settled
+
+    def _rules_changed(self, tree: Directory) -> bool:
+        before = self._rules_from
+        if before is None:
+            return True
+        if before is tree:
+            return False
+        changed = any(holds_rules(path) for path, _ in changed_rows(before, tree))
+        if not changed:
+            self._rules_from = tree
+        return changed
+
+    def _read_rules(self, folders: frozenset[str] | set[str]) -> bool:
+        """Read the rules; returns whether they are others now."""
+        before = self.folder.rules
+        folds = self.folder.probe.folds_case
+        rules = read_rules(self.project, folders, strict=self.options.strict, fold=folds)
+        self.folder.set_rules(rules)
+        return before is None or before.rules_id != rules.rules_id
+
+    def disk(self) -> tuple[int, int]:
+        """Return free and total bytes of the folder's disk."""
+        import shutil
+
+        usage = shutil.disk_usage(self.project)
+        return usage.free, usage.total
+
+
+def _key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = b""
+    if len(key) != 32:
+        # A lost key makes every digest unknown: both sides are read again, nothing else.
+        key = secrets.token_bytes(32)
+        write_atomic(path, key, mode=0o600)
+    return key
+
+
+def _take_lock(path: Path, project: Path) -> IO[bytes]:
+    """Take the lock of a project; it is given back when the file is closed, also by a crash (S10)."""
+    file = open(path, "a+b")  # noqa: SIM115  # held as long as the project is synced
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConflictError(
+            f"another process syncs {project} already", hint="stop the other daemon: colab-bridge daemon stop"
+        ) from error
+    if os.name == "posix":
+        os.chmod(path, 0o600)
+    return file

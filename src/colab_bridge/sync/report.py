@@ -1,0 +1,157 @@
+"""What people and programs are told about a sync."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from colab_bridge.agent.sync.names import shown
+from colab_bridge.sync.carry import Tally
+from colab_bridge.sync.local import LocalView
+from colab_bridge.sync_core.model import Hold, Side
+from colab_bridge.sync_core.plan import Plan
+from colab_bridge.sync_core.summary import Notice, diff_lines, hold_lines, left_out_line, notices, one_line
+
+__all__ = ["Deferred", "SyncReport", "diff_view", "hold_view", "left_out_lines", "make_report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """A large result that comes down in the background.
+
+    Attributes:
+        path: Where.
+        size: Bytes.
+    """
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What one sync has done, and what is left.
+
+    Attributes:
+        line: One line for people, empty when nothing moved.
+        up: Paths that changed on the runtime.
+        down: Paths that changed here.
+        notices: What is worth a word.
+        holds: What waits for a person.
+        failed: Paths that could not be done, with the reason.
+        deferred: Large results that follow in the background.
+        unstable: Files that a program there has open for writing.
+        sent: Bytes of content up.
+        received: Bytes of content down.
+        round_trips: Answers of the runtime that had to be waited for.
+        seconds: How long it took.
+    """
+
+    line: str = ""
+    up: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    deferred: tuple[Deferred, ...] = ()
+    unstable: tuple[str, ...] = ()
+    sent: int = 0
+    received: int = 0
+    round_trips: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for the API."""
+        return {
+            "line": self.line,
+            "up": [shown(path) for path in self.up],
+            "down": [shown(path) for path in self.down],
+            "notices": [
+                {"path": n.path, "kind": n.kind, "sentence": n.sentence, "command": n.command} for n in self.notices
+            ],
+            "holds": [hold_view(hold) for hold in self.holds],
+            "failed": [{"path": shown(path), "sentence": why} for path, why in sorted(self.failed.items())],
+            "deferred": [{"path": shown(item.path), "size": item.size} for item in self.deferred],
+            "unstable": [shown(path) for path in self.unstable],
+            "sent": self.sent,
+            "received": self.received,
+            "round_trips": self.round_trips,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def make_report(
+    done: Sequence[Plan],
+    *,
+    failed: Collection[str],
+    outcomes: Mapping[str, str],
+    deferred: tuple[Deferred, ...],
+    unstable: tuple[str, ...],
+    tally: Tally,
+    round_trips: int,
+    seconds: float,
+) -> SyncReport:
+    """Sum up the rounds of a sync; their plans hold only what was done."""
+    busy = [plan for plan in done if plan.changes]
+    last = done[-1] if done else Plan()
+    found: dict[tuple[str, str], Notice] = {(n.path, n.kind): n for plan in done for n in notices(plan)}
+    lines = [one_line(replace(plan, holds=())) for plan in busy]
+    return SyncReport(
+        line="; ".join(line for line in lines if line),
+        up=tuple(dict.fromkeys(c.path for plan in done for c in plan.changes_on(Side.REMOTE))),
+        down=tuple(dict.fromkeys(c.path for plan in done for c in plan.changes_on(Side.LOCAL))),
+        notices=tuple(found.values()),
+        holds=last.holds,
+        failed={path: outcomes.get(path, "it changed meanwhile") for path in failed},
+        deferred=deferred,
+        unstable=unstable,
+        sent=tally.sent,
+        received=tally.received,
+        round_trips=round_trips,
+        seconds=seconds,
+    )
+
+
+def hold_view(hold: Hold) -> dict[str, Any]:
+    """Return a hold for the API."""
+    return {
+        "id": hold.id,
+        "stop": hold.stop.value,
+        "side": str(hold.side),
+        "sentence": hold.sentence,
+        "count": len(hold.paths),
+        "paths": [shown(path) for path in hold.paths[:20]],
+        "approvable": hold.approvable,
+        "lines": list(hold_lines(hold)),
+    }
+
+
+def diff_view(plan: Plan) -> list[dict[str, Any]]:
+    """Return the lines of a plan for the API."""
+    return [
+        {
+            "to": str(line.to),
+            "kind": str(line.kind),
+            "path": line.path,
+            "old_path": line.old_path,
+            "size": line.size,
+            "rule": str(line.rule),
+            "sentence": line.sentence,
+        }
+        for line in diff_lines(plan)
+    ]
+
+
+def left_out_lines(view: LocalView, most: int = 50) -> list[dict[str, Any]]:
+    """Return what stays at home, largest first, with the command that takes it along."""
+    items: Iterable[Any] = sorted(view.settlement.left_out, key=lambda item: -item.size)
+    return [
+        {
+            "path": shown(item.path),
+            "size": item.size,
+            "sentence": item.sentence,
+            "line": left_out_line(item.path, item.sentence),
+        }
+        for item in list(items)[:most]
+    ]
