@@ -27,6 +27,8 @@ from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import KernelRecord, RunStatus
 from colab_bridge.ports.clock import Clock, SystemClock
 from colab_bridge.providers.registry import ProviderRegistry
+from colab_bridge.sessions.agent_access import AgentDoors
+from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.frontends import FrontEnds
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.service import SessionService
@@ -49,6 +51,7 @@ class App:
         store: The state database.
         sessions: Sessions.
         pool: Kernels.
+        agents: The links to the agents on the runtimes.
         front_ends: Who is attached to kernels.
         runs: Runs.
         jobs: The runs among them that nobody has to watch.
@@ -65,6 +68,7 @@ class App:
     store: Store
     sessions: SessionService
     pool: KernelPool
+    agents: Agents
     front_ends: FrontEnds
     runs: RunService
     jobs: Jobs
@@ -105,6 +109,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
     try:
         async with anyio.create_task_group() as tasks:
             sessions = SessionService(store, ProviderRegistry(paths.runtimes_dir), paths, clock)
+            agents = Agents(AgentDoors(paths.state_dir / "agents", sessions.endpoint).open, tasks)
             pool = KernelPool(
                 store,
                 paths.records_dir,
@@ -112,6 +117,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 tasks,
                 sessions.endpoint,
                 record_bytes=settings.record.max_mb * 1024 * 1024,
+                agents=agents,
+                transport_of=sessions.transport,
             )
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)
@@ -135,6 +142,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 store=store,
                 sessions=sessions,
                 pool=pool,
+                agents=agents,
                 front_ends=front_ends,
                 runs=runs,
                 jobs=Jobs(store, runs),

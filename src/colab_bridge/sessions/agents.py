@@ -141,12 +141,14 @@ class Agents:
             return None
         status = shared.link.status
         degraded = status.info.get("degraded")
+        sentences = [_line(text) for text in degraded[:10]] if isinstance(degraded, list) else []
+        text = _line(shared.failed or status.text)
         return {
             "mode": status.mode if not shared.failed else "none",
             "state": str(status.state),
-            "text": _line(shared.failed or status.text),
+            "text": "" if text in sentences else text,
             "held_by": _line(status.held_by),
-            "degraded": [_line(text) for text in degraded[:10]] if isinstance(degraded, list) else [],
+            "degraded": sentences,
             "agent": _line(status.info.get("agent", "")),
         }
 

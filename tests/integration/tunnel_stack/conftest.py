@@ -1,0 +1,28 @@
+"""A server with the default limits on output, and sessions on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from colab_bridge.testing.jupyter import JupyterChild, start_jupyter_server
+from daemon_home import DaemonHome
+from tunnel_rig import TunnelRig, tunnel_session
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def default_server(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JupyterChild]:
+    async with start_jupyter_server(tmp_path_factory.mktemp("root")) as child:
+        yield child
+
+
+@pytest.fixture
+async def rig(shared_home: DaemonHome, default_server: JupyterChild) -> AsyncIterator[TunnelRig]:
+    async with tunnel_session(shared_home, default_server) as found:
+        yield found
