@@ -12,16 +12,17 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .ops import Action, ApplyOp, Code, DisplacedFile, Expected, Kind, OpResult, link_digest, signature_of
 from .place import Places
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 from .spelling import Spelling
-from .stage import Stage
+from .stage import Leftover, Stage
 from .trash import Intent, Trash, TrashBox, digest_of, remove_all
 from .verify import Known, Looker
 
@@ -123,27 +124,42 @@ class Applier:
             ValueError: the name of the transaction is not acceptable.
         """
         try:
-            box = self.trash.box(txn)
+            with self.trash.box(txn) as box:
+                run = _Run(self, box, ops)
+                try:
+                    return run.all(on_staged)
+                finally:
+                    run.close()
+                    # What an error has left behind is looked at again at the next start.
+                    with suppress(OSError):
+                        self._settle(box)
         except OSError as error:
+            # Before anything was prepared; afterwards each operation has a result of its own.
             return [OpResult(op.path, ok=False, code=_code_of(error)) for op in ops]
-        with box:
-            run = _Run(self, box, ops)
-            try:
-                return run.all(on_staged)
-            finally:
-                run.close()
-                # What an error has left behind is looked at again at the next start.
-                with suppress(OSError):
-                    self._settle(box)
 
     def _settle(self, box: TrashBox) -> None:
         """Tidy up after a transaction, and close the part of the trash that belongs to it."""
         for leftover in self.stage.sweep(box.txn):
-            self.displace(box, self.stage.folder, leftover.name, str(box.row(leftover.number).get("path", "")))
+            self._sort(box, leftover)
         if box.numbers():
             box.seal()
         else:
             remove_all(self.calls, self.trash.folder, box.txn)
+
+    def _sort(self, box: TrashBox, leftover: Leftover) -> None:
+        """Move what an interrupted operation has swapped out to the trash; if nobody expected it, it is a conflict."""
+        row, here = box.row(leftover.number), self.stage.folder
+        if self._is_as_announced(here, leftover.name, row) and leftover.number not in box.numbers():
+            self.calls.rename(here, leftover.name, box.folder, str(leftover.number))
+        else:
+            self.displace(box, here, leftover.name, str(row.get("path", "")))
+
+    def _is_as_announced(self, folder: Folder, name: str, row: Mapping[str, Any]) -> bool:
+        try:
+            expected = Expected(Kind(str(row.get("kind", ""))), digest_of(row))
+        except ValueError:
+            return False
+        return self.looker.is_expected(folder, name, expected)
 
     def displace(self, box: TrashBox, folder: Folder, name: str, path: str) -> None:
         """Move an unexpected object to the trash and hand it to the conflict store.
@@ -183,8 +199,7 @@ class Applier:
         self.spelling.recover()
         for leftover in self.stage.recover(wanted):
             with self.trash.box(leftover.txn or "recovered") as box:
-                path = str(box.row(leftover.number).get("path", ""))
-                self.displace(box, self.stage.folder, leftover.name, path)
+                self._sort(box, leftover)
         for txn in self.trash.transactions():
             with self.trash.box(txn, create=False) as box:
                 if not box.numbers():
@@ -197,12 +212,7 @@ class Applier:
         """Tell of what was moved to the trash before anybody could look at it."""
         for number in box.numbers():
             row = box.row(number)
-            digest = digest_of(row)
-            is_expected = False
-            with suppress(ValueError):
-                expected = Expected(Kind(str(row.get("kind", ""))), digest)
-                is_expected = self.looker.is_expected(box.folder, str(number), expected)
-            if not is_expected:
+            if not self._is_as_announced(box.folder, str(number), row):
                 self.tell(box, number, str(row.get("path", "")))
 
 
