@@ -1,4 +1,4 @@
-"""inotify(7) by ctypes: Linux only; elsewhere :class:`WatchingUnavailable`.
+"""inotify(7) by ctypes: Linux only; elsewhere :class:`WatcherUnavailable`.
 
 Masks and the layout of events are those of ``linux/inotify.h``.
 """
@@ -30,7 +30,7 @@ __all__ = [
     "WATCHED",
     "Inotify",
     "RawEvent",
-    "WatchingUnavailable",
+    "WatcherUnavailable",
     "code_name",
 ]
 
@@ -56,7 +56,7 @@ _EVENT = struct.Struct("iIII")
 _READ_BYTES = 256 * 1024
 
 
-class WatchingUnavailable(Exception):
+class WatcherUnavailable(Exception):
     """Changes cannot be watched here, so each look is a walk.
 
     Attributes:
@@ -92,30 +92,30 @@ class Inotify:
     """One queue of events with its watches.
 
     Raises:
-        WatchingUnavailable: The system has no inotify, or too many queues are open.
+        WatcherUnavailable: The system has no inotify, or too many queues are open.
     """
 
     def __init__(self) -> None:
         if not sys.platform.startswith("linux"):
-            raise WatchingUnavailable("this system has no inotify")
+            raise WatcherUnavailable("this system has no inotify")
         library: Any = ctypes.CDLL(None, use_errno=True)
         if not hasattr(library, "inotify_init1"):
-            raise WatchingUnavailable("this system has no inotify")
+            raise WatcherUnavailable("this system has no inotify")
         self._library = library
         self.fd: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
             code = ctypes.get_errno()
-            raise WatchingUnavailable(f"no inotify queue can be opened: {os.strerror(code)}")
+            raise WatcherUnavailable(f"no inotify queue can be opened: {os.strerror(code)}")
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
 
-    def add(self, path: str, mask: int = WATCHED, *, by_descriptor: bool = False) -> int:
+    def add(self, path: str, by_descriptor: bool = False, *, mask: int = WATCHED) -> int:
         """Watch a folder and return the descriptor of the watch; that of before when it is watched already.
 
         Args:
             path: The folder.
-            mask: What to report.
             by_descriptor: The path is ``/proc/self/fd/N``, which is a link that must be followed.
+            mask: What to report.
 
         Raises:
             OSError: ``ENOSPC`` when the limit of watches is reached.

@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 from .exchange import LinkExchange, pick_exchange
 from .platform_folder import Folder
-from .platform_inotify import CREATE, Inotify, WatchingUnavailable
+from .platform_inotify import CREATE, Inotify, WatcherUnavailable
 from .platform_system import by_descriptor
 from .root import STATE_FOLDER, Root
 
@@ -155,7 +155,7 @@ def _stamps(folder: Folder) -> tuple[int, bool]:
 def _reports(folder: Folder) -> bool:
     try:
         queue = Inotify()
-    except WatchingUnavailable:
+    except WatcherUnavailable:
         return False
     try:
         queue.add(folder.path, CREATE)
