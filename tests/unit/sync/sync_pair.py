@@ -49,7 +49,7 @@ class Pair:
 
     def kept(self) -> dict[str, str]:
         copies = self.local.copies
-        return {c.path: copies.path_of(c).read_text() for c in self.local.store.copies()}
+        return {c.path: copies.path_of(c).read_bytes().decode() for c in self.local.store.copies()}
 
 
 @contextlib.asynccontextmanager
