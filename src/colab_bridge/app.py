@@ -18,6 +18,7 @@ from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import UserError
+from colab_bridge.execution.estimates import Estimates
 from colab_bridge.execution.jobs import Jobs
 from colab_bridge.execution.notices import NoticeService
 from colab_bridge.execution.repair import NotebookRepair
@@ -55,6 +56,7 @@ class App:
         front_ends: Who is attached to kernels.
         runs: Runs.
         jobs: The runs among them that nobody has to watch.
+        estimates: How far runs are.
         announcer: Tells the user what has become of runs.
         schedules: Runs that are started again and again.
         clock: Time source.
@@ -72,6 +74,7 @@ class App:
     front_ends: FrontEnds
     runs: RunService
     jobs: Jobs
+    estimates: Estimates
     announcer: NoticeService
     schedules: ScheduleService
     clock: Clock
@@ -133,7 +136,9 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             announcer = NoticeService(
                 store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
             )
+            estimates = Estimates(store, clock)
             runs.observe(announcer)
+            runs.observe(estimates)
             schedules = ScheduleService(
                 store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
             )
@@ -146,6 +151,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 front_ends=front_ends,
                 runs=runs,
                 jobs=Jobs(store, runs),
+                estimates=estimates,
                 announcer=announcer,
                 schedules=schedules,
                 clock=clock,

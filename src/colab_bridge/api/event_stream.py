@@ -81,5 +81,5 @@ class EventResponse(Response):
 
     def _line(self, event: Event) -> bytes:
         if event["type"] == "started":
-            event = {**event, "run": run_view(self._app.runs.run(self._run.id))}
+            event = {**event, "run": run_view(self._app, self._app.runs.run(self._run.id))}
         return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"

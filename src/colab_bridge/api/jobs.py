@@ -41,7 +41,7 @@ def jobs_router(app: App) -> APIRouter:
 
 def _view(app: App, run: Run) -> dict[str, Any]:
     return {
-        **run_view(run),
+        **run_view(app, run),
         "schedule": run.spec.get("schedule"),
         "waiting_for_input": app.runs.waits_for_input(run.id),
     }

@@ -21,18 +21,18 @@ def runs_router(app: App) -> APIRouter:
     @router.post("", status_code=201, response_model=None)
     async def start(body: RunRequest, follow: bool = False) -> Response | dict[str, Any]:
         run = await app.runs.start(body)
-        return EventResponse(app, run, 0, follow=True) if follow else run_view(run)
+        return EventResponse(app, run, 0, follow=True) if follow else run_view(app, run)
 
     @router.get("")
     async def list_runs(
         session: str | None = None, project: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 50
     ) -> dict[str, Any]:
         runs = app.runs.runs(session=session, project=project, limit=limit)
-        return {"runs": [run_view(run) for run in runs]}
+        return {"runs": [run_view(app, run) for run in runs]}
 
     @router.get("/{run_id}")
     async def one_run(run_id: str) -> dict[str, Any]:
-        return run_view(app.runs.run(run_id))
+        return run_view(app, app.runs.run(run_id))
 
     @router.get("/{run_id}/events", response_model=None)
     async def events(run_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0, follow: bool = True) -> Response:

@@ -38,7 +38,7 @@ def status_router(app: App) -> APIRouter:
         return {
             "daemon": daemon,
             "sessions": [session_view(app, session) for session in app.sessions.sessions()],
-            "runs": [run_view(run) for run in running],
+            "runs": [run_view(app, run) for run in running],
         }
 
     @router.post("/shutdown", status_code=202)

@@ -59,7 +59,7 @@ def kernel_view(app: App, kernel: KernelRecord, *, reattached: bool = False, res
     }
 
 
-def run_view(run: Run) -> dict[str, Any]:
+def run_view(app: App, run: Run) -> dict[str, Any]:
     """Return a run as the API shows it."""
     part = run.spec.get("notebook") or {}
     return {
@@ -74,7 +74,11 @@ def run_view(run: Run) -> dict[str, Any]:
         "created_at": run.created_at,
         "finished_at": run.finished_at,
         "output_may_be_lost": run.output_may_be_lost,
-        "progress": {"done": run.progress.get("done", 0), "total": len(run.progress.get("cells", []))},
+        "progress": {
+            "done": run.progress.get("done", 0),
+            "total": len(run.progress.get("cells", [])),
+            **app.estimates.progress(run.id),
+        },
         "notebook": part.get("output_path") or part.get("path"),
         "detached": bool(run.spec.get("detached")),
     }

@@ -22,9 +22,11 @@ def progress_text(progress: object) -> str:
         parts.append(f"cell {min(done + 1, total)} of {total}")
     if bar := _bar(progress):
         parts.append(bar)
-    left = progress.get("eta_s")
+    left, of_cell = progress.get("eta_s"), progress.get("cell_eta_s")
     if isinstance(left, (int, float)):
         parts.append(f"about {span(left)} left")
+    elif isinstance(of_cell, (int, float)):
+        parts.append(f"about {span(of_cell)} left in this cell")
     return ", ".join(parts)
 
 

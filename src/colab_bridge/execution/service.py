@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from colab_bridge._util.ids import new_id
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ColabBridgeError, ConflictError, RuntimeLostError, UserError
+from colab_bridge.execution.estimates import code_key
 from colab_bridge.execution.events import Event, run_events
 from colab_bridge.execution.jobs_observer import RunObserver
-from colab_bridge.execution.notebook_file import NotebookFile
+from colab_bridge.execution.notebook_file import NotebookFile, cell_source
 from colab_bridge.execution.notebook_run import NotebookRun, NotebookSettings
 from colab_bridge.execution.outcome import Outcome
 from colab_bridge.execution.plan import inject_parameters, plan_cells
@@ -196,7 +197,7 @@ class RunService:
                 "collapse_progress": settings.notebook.collapse_progress,
                 "announce": settings.notify.model_dump(include={"when", "after_s", "desktop"}),
                 "local": session.provider == "local" and not session.options.get("isolated"),
-                **({"cell_keys": file.cell_keys()} if file else {}),
+                **(_notebook_keys(request.project, file, prepared.cells) if file else {}),
                 **({"schedule": schedule} if schedule else {}),
             },
             status=RunStatus.RUNNING,
@@ -468,6 +469,14 @@ class RunService:
             raise UserError(f"run {run.id} is no notebook run", hint=f"colab-bridge logs {run.id}", code="CB-USER-041")
         target = Path(path) if path else None
         return await rebuild_notebook(self._paths.records_dir, run, target, self._hub_or_none(run.kernel))
+
+
+def _notebook_keys(project: str, file: NotebookFile, cells: list[int]) -> dict[str, Any]:
+    """Return what tells the cells of a notebook apart, and by what the times of those to run are known."""
+    return {
+        "cell_keys": file.cell_keys(),
+        "code_keys": [code_key(project, cell_source(file.cells[position])) for position in cells],
+    }
 
 
 def _target_of(run: Run) -> Path:

@@ -9,6 +9,7 @@ import click
 from colab_bridge.cli.console import Console
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.listing import age, size, span
+from colab_bridge.cli.progress import progress_text
 from colab_bridge.cli.root import json_option
 
 __all__ = ["status"]
@@ -73,9 +74,9 @@ def _agent(console: Console, agent: dict[str, Any]) -> None:
 
 
 def _run(console: Console, run: dict[str, Any]) -> None:
-    progress = run.get("progress") or {}
-    cells = f", cell {progress.get('done', 0)} of {progress['total']}" if progress.get("total") else ""
-    console.out(f"running  {run.get('id')}: {run.get('title')}{cells}, for {age(run.get('created_at'))}\n")
+    progress = progress_text(run.get("progress"))
+    far = f", {progress}" if progress else ""
+    console.out(f"running  {run.get('id')}: {run.get('title')}{far}, for {age(run.get('created_at'))}\n")
     console.out(f"         come back: colab-bridge attach {run.get('id')}\n")
     if run.get("output_may_be_lost"):
         console.out(f"         output may be missing: {run['output_may_be_lost']}\n")
