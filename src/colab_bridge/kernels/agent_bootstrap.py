@@ -19,7 +19,7 @@ from colab_bridge._util.atomic import write_atomic
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
 from colab_bridge.kernels.agent_bundle import Bundle, doorman_source, load_bundle
-from colab_bridge.kernels.agent_errors import AgentUnavailableError
+from colab_bridge.kernels.agent_errors import AgentUnavailableError, one_line
 from colab_bridge.kernels.agent_socket import MOST_MESSAGE_BYTES, DoormanSocket, DoormanWire, Mode
 from colab_bridge.kernels.rest import JupyterServer, KernelSpecs
 from colab_bridge.kernels.socket_ws import open_channels
@@ -201,7 +201,7 @@ class DoormanDialer:
         if answer.get("need") == "bundle":
             answer = await self._ask(door, self._bundle.data)
         if not answer.get("ok"):
-            raise AgentUnavailableError(str(answer.get("message") or "the agent cannot be started")[:300])
+            raise AgentUnavailableError(one_line(answer.get("message")) or "the agent cannot be started")
         await self._delete_forgotten(answer.get("doormen"))
 
     async def _ask(self, door: DoormanSocket, bundle: bytes) -> dict[str, Any]:

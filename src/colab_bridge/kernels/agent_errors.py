@@ -7,7 +7,14 @@ from typing import Any
 
 from colab_bridge.errors import ColabBridgeError, ConflictError
 
-__all__ = ["AgentError", "AgentHeldError", "AgentUnavailableError"]
+__all__ = ["AgentError", "AgentHeldError", "AgentUnavailableError", "one_line"]
+
+
+def one_line(value: object, most: int = 300) -> str:
+    """Return text from a runtime so that it can be shown: one line, not too long, nothing that moves a cursor."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(char for char in " ".join(value[: 4 * most].split()) if char.isprintable())[:most]
 
 
 class AgentError(ColabBridgeError):

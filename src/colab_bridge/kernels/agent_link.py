@@ -14,7 +14,7 @@ import anyio
 from colab_bridge.agent.process.preamble import MOST_BYTES, Preamble, PreambleError, parse_line
 from colab_bridge.agent.process.wire import read_line
 from colab_bridge.errors import ColabBridgeError, TransientError
-from colab_bridge.kernels.agent_errors import AgentError, AgentHeldError, AgentUnavailableError
+from colab_bridge.kernels.agent_errors import AgentError, AgentHeldError, AgentUnavailableError, one_line
 from colab_bridge.kernels.agent_socket import Dialer, Wire
 from colab_bridge.kernels.agent_traffic import LinkStream, LinkStreamHandler, NotifyCallback, Traffic
 from colab_bridge.kernels.link_rules import reconnect_delays
@@ -285,7 +285,7 @@ class AgentLink:
             raise
         if self._clock() - begun >= _STABLE_S:
             self._delays = self._backoff()
-        return self._note_end(traffic, reason or wire.why or "the connection to the agent broke")
+        return self._note_end(traffic, one_line(reason) or wire.why or "the connection to the agent broke")
 
     def _current_traffic(self) -> Traffic:
         if self._traffic is None or self._traffic.is_over:
@@ -327,7 +327,7 @@ class AgentLink:
         code = answer.get("code")
         if code == "held":
             self._error = AgentHeldError(
-                _text(answer.get("owner_label")), _number(answer.get("since")), _number(answer.get("heard"))
+                one_line(answer.get("owner_label"), 100), _number(answer.get("since")), _number(answer.get("heard"))
             )
             self._tell(LinkState.RECONNECTING, self._error.message, held_by=self._error.holder or "another daemon")
             return _HELD_S
@@ -336,7 +336,9 @@ class AgentLink:
             self._replaced += 1
             self._tell(LinkState.RECONNECTING, "the agent is being replaced by this version")
             return 0.0 if self._replaced <= _MOST_REPLACED else next(self._delays)
-        self._tell(LinkState.RECONNECTING, f"the agent refuses the connection: {_text(code) or 'without a reason'}")
+        self._tell(
+            LinkState.RECONNECTING, f"the agent refuses the connection: {one_line(code, 50) or 'without a reason'}"
+        )
         return next(self._delays)
 
     def _note_end(self, traffic: Traffic, reason: str) -> float:
@@ -381,15 +383,11 @@ class AgentLink:
 
 def _degraded(info: Mapping[str, Any]) -> str:
     sentences = info.get("degraded")
-    return "; ".join(_text(each) for each in sentences[:3])[:400] if isinstance(sentences, list) else ""
+    return "; ".join(one_line(each) for each in sentences[:3])[:400] if isinstance(sentences, list) else ""
 
 
 def _doubled(first_s: float, times: int) -> float:
     return min(first_s * 2.0 ** min(times - 1, 20), _MOST_PAUSE_S)
-
-
-def _text(value: object) -> str:
-    return " ".join(value.split())[:200] if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float:

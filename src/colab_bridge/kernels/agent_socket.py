@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
@@ -12,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import TransientError
-from colab_bridge.kernels.agent_errors import AgentUnavailableError
+from colab_bridge.kernels.agent_errors import AgentUnavailableError, one_line
 from colab_bridge.kernels.socket_ws import KernelSocket
 from colab_bridge.wire.jupyter_ws import decode, encode
 from colab_bridge.wire.message import MessageError, RawMessage
@@ -26,6 +27,8 @@ DOORMAN_TYPE = "colab_bridge"
 MOST_MESSAGE_BYTES = 2 * 1024 * 1024
 _CHANNELS: dict[Mode, str] = {"tunnel": "stdin", "control": "control"}
 _CLOSING_S = 2.0
+#: Seconds of silence after which the server is asked for a sign of life, and within which it has to give one.
+_ASK_AFTER_S = 4.0
 
 
 class Wire(Protocol):
@@ -117,7 +120,7 @@ class DoormanSocket:
         try:
             with anyio.fail_after(timeout_s):
                 while True:
-                    message = await self.next()
+                    message = await self._next_if_alive()
                     if message.channel == "shell" and _parent_id(message) == msg_id:
                         return _answer(message)
         except TimeoutError:
@@ -160,6 +163,24 @@ class DoormanSocket:
         except MessageError as error:
             raise TransientError(f"the server sent a message that cannot be read: {error}") from None
         return message
+
+    async def _next_if_alive(self) -> RawMessage:
+        """Return the next message, however long it takes as long as the server shows signs of life."""
+        while True:
+            with anyio.move_on_after(_ASK_AFTER_S):
+                return await self.next()
+            asked = asyncio.get_running_loop().time()
+            with anyio.move_on_after(_ASK_AFTER_S):
+                await self._ping()
+                continue
+            if self._connection.last_heard < asked:
+                raise TransientError("nothing came from the server while the agent was brought up")
+
+    async def _ping(self) -> None:
+        try:
+            await (await self._connection.ping())
+        except ConnectionClosed as error:
+            raise TransientError(_how_it_ended(error)) from None
 
     async def aclose(self) -> None:
         """End the connection."""
@@ -206,7 +227,7 @@ class DoormanWire:
             if not is_from_doorman(message, self._mode):
                 continue
             if fields_of(message).get("op") == "closed":
-                self.why = str(fields_of(message).get("why") or "the agent hung up")[:200]
+                self.why = one_line(fields_of(message).get("why")) or "the agent hung up"
                 self._ended()
                 return b""
             data = b"".join(message.buffers)
@@ -257,7 +278,7 @@ def _is_death(message: RawMessage) -> bool:
 def _answer(message: RawMessage) -> dict[str, Any] | None:
     content = fields_of(message)
     if content.get("status") != "ok":
-        what = f"{content.get('ename')}: {content.get('evalue')}"[:200]
+        what = one_line(f"{content.get('ename')}: {content.get('evalue')}")
         raise AgentUnavailableError(f"the kernel that should lead to the agent fails: {what}")
     try:
         entry = content["user_expressions"]["answer"]

@@ -30,7 +30,7 @@ from colab_bridge.agent.events import (
 from colab_bridge.agent.faults import BufferFull, ChannelError, ChannelMisuse
 from colab_bridge.agent.process.pump import Pump
 from colab_bridge.agent.process.stream import StreamFace
-from colab_bridge.kernels.agent_errors import AgentError
+from colab_bridge.kernels.agent_errors import AgentError, one_line
 
 __all__ = ["LinkStream", "LinkStreamHandler", "Traffic"]
 
@@ -333,7 +333,7 @@ class Traffic:
 
     def _closed(self, event: ChannelClosed) -> None:
         if event.error is not None:
-            self.fault = f"the agent broke the rules of the channel: {event.error}"[:200]
+            self.fault = one_line(f"the agent broke the rules of the channel: {event.error}")
         self._room.set()
         self._lose_streams(self._channel.take_unconsumed())
 

@@ -37,8 +37,8 @@ def start(request: Mapping[str, Any], bundle: str) -> dict[str, Any]:
     """Find the agent or start it.
 
     Args:
-        request: ``workspace``, ``hash``, ``owner``, ``doorman`` (kernel id, may be empty), ``hints``, and what
-            ``serve`` takes.
+        request: ``workspace``, ``hash``, ``owner``, ``doorman`` (kernel id, may be empty), ``hints``, ``bases``
+            (folders to look in, the user's own when missing), and what ``serve`` takes.
         bundle: Path of the bundle to run.
 
     Returns:
@@ -48,7 +48,7 @@ def start(request: Mapping[str, Any], bundle: str) -> dict[str, Any]:
     give_up = time.monotonic() + _LET_GO_S
     while True:
         try:
-            folder, troubles = choose(str(request.get("workspace")), candidate_bases(os.environ))
+            folder, troubles = choose(str(request.get("workspace")), _bases(request))
         except FolderError as error:
             return {"ok": False, "message": str(error)}
         answer = _find(folder) or _start_in(folder, request, bundle, troubles)
@@ -61,6 +61,13 @@ def start(request: Mapping[str, Any], bundle: str) -> dict[str, Any]:
             give_up = time.monotonic() + _LET_GO_S
         # Another process holds the folder: no system tells us when it lets go.
         time.sleep(_POLL_S)
+
+
+def _bases(request: Mapping[str, Any]) -> list[Path]:
+    given = request.get("bases")
+    if isinstance(given, list) and given:
+        return [Path(str(base)) for base in given]
+    return candidate_bases(os.environ)
 
 
 def _complete(answer: dict[str, Any], folder: Folder, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import hmac
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["Listener", "LocalWire", "open_local", "read_line"]
 
@@ -27,6 +27,7 @@ _TOKEN_TIMEOUT_S = 5.0
 _CLOSE_S = 1.0
 _BACKLOG = 16
 
+W = TypeVar("W", bound="LocalWire")
 Accept = Callable[["LocalWire"], Awaitable[None]]
 
 
@@ -169,20 +170,21 @@ class Listener:
         return hmac.compare_digest(said, f"{self._token}\n".encode("ascii"))
 
 
-async def open_local(address: dict[str, Any]) -> LocalWire:
+async def open_local(address: Mapping[str, Any], make: Callable[..., W]) -> W:
     """Connect to an agent on this machine.
 
     Args:
         address: As :meth:`Listener.open` returned it.
+        make: Makes the wire of a reader and a writer.
 
     Raises:
         OSError: nobody listens there, or the address is none.
     """
     path, host, port, token = (address.get(key) for key in ("path", "host", "port", "token"))
     if address.get("kind") == "unix" and isinstance(path, str) and hasattr(asyncio, "open_unix_connection"):
-        return LocalWire(*await asyncio.open_unix_connection(path))
+        return make(*await asyncio.open_unix_connection(path))
     if host != "127.0.0.1" or not isinstance(port, int) or not isinstance(token, str):
         raise ConnectionRefusedError("the agent's address is not readable")
-    wire = LocalWire(*await asyncio.open_connection(host, port))
+    wire = make(*await asyncio.open_connection(host, port))
     await wire.write(f"{token}\n".encode())
     return wire
