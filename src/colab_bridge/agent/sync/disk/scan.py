@@ -6,6 +6,7 @@ nothing outside the root is opened, and what could not be looked at is said to b
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from itertools import islice
 
 from ..budget import Budget
 from ..ignore import IgnoreRules, Verdict
-from ..names import shown
+from ..names import name_from_disk, shown
 from ..tree import Blocked, Directory, Entry, File, Unknown, Why, join
 from .look import Look, Setting, Wishes
 from .platform_folder import Folder, FolderReplaced
@@ -158,12 +159,12 @@ class Scanner:
             RootFault: The root itself cannot be listed.
         """
         begun = time.perf_counter()
-        wishes = Wishes(rehash=rehash, known=known, mapped=frozenset(mapped), gone=frozenset(gone))
+        wishes = Wishes(rehash=rehash, known=known, mapped=_wire(mapped), gone=_wire(gone))
         top = self._cache.top
         if top is None:
             rules = self._setting.rules.root()
             top = self._cache.top = Node("", None, "", rules, (self._root.dev, self._root.ino))
-        for path in (*again, *wishes.mapped):
+        for path in {*again, *wishes.mapped}:
             self._doubt(path)
         look = self._begin(wishes)
         try:
@@ -201,7 +202,7 @@ class Scanner:
             RootFault: The root itself cannot be listed.
         """
         begun = time.perf_counter()
-        wishes = Wishes(known=known, mapped=frozenset(mapped), gone=frozenset(gone))
+        wishes = Wishes(known=known, mapped=_wire(mapped), gone=_wire(gone))
         doubted = {*again, *wishes.mapped}
         paths = {*dirty, *self._restless, *self._linked, *doubted}
         top, last = self._cache.top, self._last
@@ -327,6 +328,14 @@ def _want(wanted: _Wanted, names: list[str]) -> None:
             # Filled by the next turn at once: an empty mapping means the path itself.
         wanted = below
     wanted[names[-1]] = {}
+
+
+def _wire(paths: Iterable[str]) -> frozenset[str]:
+    """Return paths as they travel, whatever their spelling."""
+    return frozenset(
+        path if path.isascii() else "/".join(name_from_disk(os.fsencode(name))[0] for name in path.split("/"))
+        for path in paths
+    )
 
 
 def _on_disk(node: Node, name: str) -> str:
