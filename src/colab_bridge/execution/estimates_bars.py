@@ -166,7 +166,9 @@ class BarReader:
         # Most output has no bar; finding that out must cost next to nothing.
         if "\r" not in text and "\x08" not in text and "%|" not in text:
             return
-        for line in re.split(r"[\r\n\x08]+", text[-_TAIL_CHARACTERS:])[-_MAX_BARS:]:
+        lines = re.split(r"[\r\n\x08]+", text[-_TAIL_CHARACTERS:])
+        # The first one of a long text is cut off in its middle.
+        for line in lines[max(len(text) > _TAIL_CHARACTERS, len(lines) - _MAX_BARS) :]:
             if line.strip() and (bar := parse_bar(line)) is not None:
                 self._take(bar, now)
 
