@@ -18,7 +18,16 @@ from importlib.resources.abc import Traversable
 __all__ = ["PACKAGE", "Bundle", "doorman_source", "load_bundle", "make_bundle"]
 
 PACKAGE = "colab_bridge_agent"
-_MAIN = f"from {PACKAGE}.process.main import main\n\nmain()\n"
+# Two programs, because what starts the agent runs often, and what the agent needs takes long to load.
+_MAIN = f"""import sys
+
+if sys.argv[1] == "start":
+    from {PACKAGE}.process.start import main
+else:
+    from {PACKAGE}.process.serve import main
+
+main()
+"""
 # These are sent as the text of a cell, and nothing on the runtime imports them.
 _TEXTS = ("doorman.py", "runner.py")
 # The earliest time that a zip can name: the sources' own times would change the content.

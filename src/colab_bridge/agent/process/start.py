@@ -1,4 +1,4 @@
-"""Finds the running agent of a workspace, or starts one that is nobody's child."""
+"""The command ``start`` of the bundle: finds the running agent of a workspace, or starts one that is nobody's child."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from typing import IO, Any
 from .folder import Folder, FolderError, candidate_bases, choose, read_json, write_json
 from .preamble import MOST_BYTES, Preamble, PreambleError, parse_line
 
-__all__ = ["ask_agent", "start"]
+__all__ = ["ask_agent", "main", "start"]
 
+_SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
 _READY_S = 20.0
 _ANSWER_S = 3.0
 # An old agent writes its stores down before it lets go of the folder.
@@ -31,6 +32,13 @@ _KEEP_BUNDLE_S = 30 * 24 * 3600
 _DETACHED_PROCESS = 0x00000008
 _NEW_PROCESS_GROUP = 0x00000200
 _BREAKAWAY_FROM_JOB = 0x01000000
+
+
+def main() -> None:
+    """Answer the JSON object on stdin with one JSON line on stdout."""
+    answer = start(json.loads(sys.stdin.buffer.read()), sys.argv[0])
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 def start(request: Mapping[str, Any], bundle: str) -> dict[str, Any]:
@@ -203,6 +211,8 @@ def _popen(argv: list[str], cwd: Path, log: int) -> subprocess.Popen[bytes]:
         # A job object may forbid leaving it; staying in it is then the best there is.
         options = [{"creationflags": flags | _BREAKAWAY_FROM_JOB}, {"creationflags": flags}]
     environ = {key: value for key, value in os.environ.items() if not key.startswith("JPY_")}
+    # The C library keeps what big messages have taken, in one pool a thread, unless told otherwise (6 MB here).
+    environ.update(_SMALL)
     pipe = subprocess.PIPE
     for number, option in enumerate(options, start=1):
         try:

@@ -1,7 +1,4 @@
-"""The two commands of the bundle: ``start`` finds or starts the agent and ends, ``serve`` is the agent.
-
-Both read one JSON object from stdin and write one JSON line to stdout. Arguments hold nothing but paths.
-"""
+"""The command ``serve`` of the bundle: the agent itself, from its first breath to its last."""
 
 from __future__ import annotations
 
@@ -21,7 +18,6 @@ from .folder import Folder
 from .guard import Caps
 from .loading import load_services
 from .server import AgentServer, Identity
-from .start import start
 
 __all__ = ["main"]
 
@@ -29,12 +25,8 @@ _LOG_BYTES = 512 * 1024
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
-    request = json.loads(sys.stdin.buffer.read())
-    if sys.argv[1] == "start":
-        _say(start(request, sys.argv[0]))
-    elif sys.argv[1] == "serve":
-        serve(Folder(Path(sys.argv[2])), request)
+    """Be the agent of the folder that the arguments name; the rest comes as one JSON object on stdin."""
+    serve(Folder(Path(sys.argv[2])), json.loads(sys.stdin.buffer.read()))
 
 
 def serve(folder: Folder, request: Mapping[str, Any]) -> None:
