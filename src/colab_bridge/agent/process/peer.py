@@ -23,6 +23,7 @@ class ServicePeer:
         notify: Tells the daemon something.
         hints: Returns what the latest doorman knows.
         disk_room: Returns what may still be written.
+        linked: Returns whether a daemon is connected.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ServicePeer:
         notify: Callable[[str, Mapping[str, Any] | None, bytes, bool], bool],
         hints: Callable[[], Mapping[str, str]],
         disk_room: Callable[[], int],
+        linked: Callable[[], bool],
     ) -> None:
         self.folder = folder
         self.loop = loop
@@ -41,6 +43,7 @@ class ServicePeer:
         self._notify = notify
         self._hints = hints
         self._disk_room = disk_room
+        self._linked = linked
         self._thread: ThreadPoolExecutor | None = None
 
     def notify(
@@ -58,6 +61,10 @@ class ServicePeer:
     def hints(self) -> Mapping[str, str]:
         """Return what the latest doorman knows about the machine."""
         return self._hints()
+
+    def linked(self) -> bool:
+        """Return whether a daemon is connected now."""
+        return self._linked()
 
     def disk_room(self) -> int:
         """Return how many bytes may still be written."""

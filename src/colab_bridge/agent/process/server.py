@@ -146,6 +146,7 @@ class AgentServer:
             notify=self._notify,
             hints=self._read_hints,
             disk_room=self.disk.room_bytes,
+            linked=self._is_linked,
         )
 
     def _notify(self, method: str, params: Mapping[str, Any] | None, payload: bytes, bulk: bool) -> bool:
@@ -249,8 +250,10 @@ class AgentServer:
                 self.end("nobody needs it")
 
     def _is_needed(self) -> bool:
-        connected = self._dispatch is not None and self._dispatch.pump.channel.is_up
-        return connected or any(service.busy() for service in self.services.values())
+        return self._is_linked() or any(service.busy() for service in self.services.values())
+
+    def _is_linked(self) -> bool:
+        return self._dispatch is not None and self._dispatch.pump.channel.is_up
 
     def _handle_signals(self) -> None:
         if os.name != "posix":

@@ -127,6 +127,9 @@ class Peer(Protocol):
         ``sys.path`` already). Any of them may be missing.
         """
 
+    def linked(self) -> bool:
+        """Return whether a daemon is connected now."""
+
     def disk_room(self) -> int:
         """Return how many bytes may still be written: what the agent's disk cap and the disk itself leave."""
 
