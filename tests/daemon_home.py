@@ -215,6 +215,7 @@ def open_home(folder: Path) -> Iterator[DaemonHome]:
         home = DaemonHome(folder)
         patch.setenv("COLAB_BRIDGE_HOME", str(home.home))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "share"))  # where an agent on this machine keeps its files
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")])))
         try:
             yield home

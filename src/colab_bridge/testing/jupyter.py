@@ -92,7 +92,7 @@ async def start_jupyter_server(
         try:
             yield child
         finally:
-            await asyncio.to_thread(_end, process)
+            await asyncio.to_thread(_end, process, home)
 
 
 async def _start_up(
@@ -110,7 +110,7 @@ async def _start_up(
         try:
             await _wait_until_up(child, process)
         except BaseException as error:
-            await asyncio.to_thread(_end, process)
+            await asyncio.to_thread(_end, process, home)
             if tries_left and isinstance(error, RuntimeError) and _PORT_TAKEN in str(error):
                 continue
             raise
@@ -161,12 +161,13 @@ def _write_config(home: Path, root_dir: Path, port: int, token: str, traits: dic
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Return an environment in which nothing of the user's Jupyter settings is seen or changed."""
+    """Return an environment in which nothing of the user's Jupyter settings, and no agent of theirs, is seen."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("JUPYTER", "JPY_", "PYTHONPATH"))}
     folders = {"CONFIG": "config", "DATA": "data", "RUNTIME": "runtime"}
     for folder in folders.values():
         (home / folder).mkdir(mode=0o700)
     own = {f"JUPYTER_{key}_DIR": str(home / folder) for key, folder in folders.items()}
+    own |= {"XDG_DATA_HOME": str(home / "share"), "XDG_CACHE_HOME": str(home / "cache")}
     return {**kept, **own, "JUPYTER_NO_CONFIG": "", "IPYTHONDIR": str(home / "ipython"), "PYTHONUNBUFFERED": "1"}
 
 
@@ -183,8 +184,8 @@ async def _wait_until_up(child: JupyterChild, process: subprocess.Popen[bytes]) 
     raise RuntimeError(f"the Jupyter server did not start:\n{child.log_text()[-3000:]}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server and whatever it started, each by its own id."""
+def _end(process: subprocess.Popen[bytes], home: Path) -> None:
+    """End the server and whatever was started through it, each by its own id."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
@@ -194,6 +195,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.kill()
         _end_all(family)
     process.wait(STOP_TIMEOUT_S)
+    _end_all(_strays(home))
+
+
+def _strays(home: Path) -> list[psutil.Process]:
+    """Ask those to end that have left the family on purpose, such as an agent: they have the server's environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("JUPYTER_RUNTIME_DIR") == str(home / "runtime"):
+                process.terminate()
+                found.append(process)
+    return found
 
 
 def _end_all(family: Iterable[psutil.Process]) -> None:
