@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.agent.sync.disk.ops import ApplyOp
+from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.ignore import strip_ignored
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.agent.sync.pages import WireError
 from colab_bridge.agent.sync.service_folder import RootGone
-from colab_bridge.agent.sync.tree import Directory, File
+from colab_bridge.agent.sync.tree import Directory, File, entry_at
 from colab_bridge.errors import ColabBridgeError, UserError
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import CopyKind, HistoryLine, SyncStore
-from colab_bridge.sync.carry import Carrier, Progress, Tally
+from colab_bridge.sync.carry import Carrier, Older, Progress, Tally
 from colab_bridge.sync.conflicts import open_pieces
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
 from colab_bridge.sync.local import LocalSide, LocalView
@@ -29,11 +30,11 @@ from colab_bridge.sync.remote import Exchange, RemoteFailure, RemoteFiles
 from colab_bridge.sync.report import Deferred, SyncReport, make_report
 from colab_bridge.sync_core.changes import Action, Change, agreed
 from colab_bridge.sync_core.guard import GuardLists
-from colab_bridge.sync_core.model import Side, StoredCopy
-from colab_bridge.sync_core.plan import Plan, Roots, plan_sync
+from colab_bridge.sync_core.model import Side, Stop, StoredCopy
+from colab_bridge.sync_core.plan import Plan, Roots, Transfer, plan_sync
 from colab_bridge.sync_core.reconcile import MergeOptions
 from colab_bridge.sync_core.safety import Circumstances, RootState
-from colab_bridge.sync_core.summary import one_line
+from colab_bridge.sync_core.summary import hold_lines, one_line
 
 __all__ = ["PairOptions", "SyncController"]
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 _ROUNDS = 3
 _REVIEW_BYTES = 1 << 20
 _MOST_OPERATIONS = 10_000
+_GREET_AGAIN = frozenset({"no-workspace", "rules", "reset"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,10 @@ class SyncController:
         self._rules_id = store.meta("rules")
         self._stripped: tuple[Directory, str, Directory] | None = None
         self._along: Mapping[bytes, memoryview] = {}
+        self._untold: list[SyncReport] = []
+        self._view: LocalView | None = None
+        self._staged: set[bytes] = set()
+        self._wanted_later = asyncio.Event()
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -134,6 +140,26 @@ class SyncController:
     def run_happened(self) -> None:
         """Take note that code has run there, which may explain many changes (S4)."""
         self._explained = True
+
+    def take_untold(self) -> list[SyncReport]:
+        """Return the reports of syncs before the first run, which nobody was told about."""
+        found, self._untold = self._untold, []
+        return found
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Return what stays on this machine, as of the last look."""
+        return self._view.settlement.left_out if self._view is not None else ()
+
+    async def first_sync(self) -> SyncReport:
+        """Bring both folders to agreement before a kernel starts; the next run tells about it.
+
+        Raises:
+            SyncFailure: the folders do not agree, with the reason.
+        """
+        report = await self.sync("pre")
+        if report.up or report.down:
+            self._untold.append(report)
+        return report
 
     # -- the one way in ----------------------------------------------------------------------------------------------
 
@@ -156,29 +182,37 @@ class SyncController:
         async with self.local.lock:
             turn = _Turn(reason=reason, wait_all=wait_all, started=self._clock.monotonic())
             trips = self.remote.round_trips
-            try:
-                view, settled = await self._rounds(turn)
-            except WireError as error:
-                await self._poison(str(error))
-                raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {error}") from error
-            except RemoteFailure as error:
-                self._open = self._open and error.code not in {"reset", "no-workspace", "rules"}
-                raise _offline(error) from error
-            except RootGone as error:
-                raise SyncFailure(FailureKind.HALTED, str(error)) from error
-            except ColabBridgeError as error:
-                raise SyncFailure(FailureKind.DISK, error.message, hint=error.hint) from error
-            except OSError as error:
-                raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
+            settled = await self._guarded(turn)
             turn.round_trips = self.remote.round_trips - trips
-            self.last = self._report(turn, view)
+            self.last = self._report(turn)
             if not settled:
-                raise SyncFailure(
-                    FailureKind.UNSETTLED,
-                    f"files kept changing: {listed(turn.failed) or 'on the runtime'}",
-                    paths=turn.failed,
-                )
+                where = listed(turn.failed) or "on the runtime"
+                raise SyncFailure(FailureKind.UNSETTLED, f"files kept changing: {where}", paths=turn.failed)
             return self.last
+
+    async def _guarded(self, turn: _Turn) -> bool:
+        """Do the rounds; every fault becomes a failure of a known kind."""
+        try:
+            try:
+                return await self._rounds(turn)
+            except RemoteFailure as error:
+                if error.code not in _GREET_AGAIN:
+                    raise
+                # The agent was started anew: everything that it knew is gone, nothing else.
+                self._open = False
+                return await self._rounds(turn)
+        except WireError as error:
+            await self._poison(str(error))
+            raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {shown(str(error))}") from error
+        except RemoteFailure as error:
+            self._open = self._open and error.code not in _GREET_AGAIN
+            raise _offline(error) from error
+        except RootGone as error:
+            raise SyncFailure(FailureKind.HALTED, str(error)) from error
+        except ColabBridgeError as error:
+            raise SyncFailure(FailureKind.DISK, error.message, hint=error.hint) from error
+        except OSError as error:
+            raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
 
     async def _poison(self, text: str) -> None:
         """End the sync of this session: the other side is not what it should be (S9)."""
@@ -204,20 +238,21 @@ class SyncController:
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 
-    async def _rounds(self, turn: _Turn) -> tuple[LocalView, bool]:
+    async def _rounds(self, turn: _Turn) -> bool:
         view = await self._first_look(turn)
         for number in range(_ROUNDS):
             if number:
                 view = await self._look_here(turn.reason)
             plan = self._plan(view)
+            _check_stops(plan)
             turn.failed.clear()
             expected = await self._carry_out(turn, plan, view)
             if not turn.failed and self._remote_tree(view).kept.digest == expected:
-                return view, True
+                return True
         plan = self._plan(await self._look_here(turn.reason))
         left = {change.decision.path for change in plan.changes} - set(turn.deferred)
         turn.failed |= left
-        return view, not left
+        return not left
 
     async def _first_look(self, turn: _Turn) -> LocalView:
         if not self._open:
@@ -236,7 +271,8 @@ class SyncController:
         return view
 
     async def _look_here(self, reason: str) -> LocalView:
-        return await self.local.look(walk=reason == "sync", known=self.store.base())
+        self._view = await self.local.look(walk=reason == "sync", known=self.store.base())
+        return self._view
 
     async def _greet(self, view: LocalView) -> None:
         """Open the workspace on the runtime, and see whether it is the one that we know (S1)."""
@@ -271,6 +307,45 @@ class SyncController:
         if found.tree is None:
             await self.remote.snapshot(walk=False)
         return found
+
+    # -- large results -----------------------------------------------------------------------------------------------
+
+    def fetch_later(self) -> None:
+        """Have :meth:`fetch_deferred` called by whoever keeps this pair in step."""
+        self._wanted_later.set()
+
+    async def wait_for_deferred(self) -> None:
+        """Wait until there are large results to fetch."""
+        await self._wanted_later.wait()
+        self._wanted_later.clear()
+
+    async def fetch_deferred(self) -> None:
+        """Stage large results without holding up anybody, then put them into place.
+
+        Raises:
+            SyncFailure: the runtime cannot be reached now; what has come is kept.
+        """
+        report, tree = self.last, self.remote.tree
+        carrier = Carrier(self.local, self.remote, self.progress)
+        for item in sorted(report.deferred, key=lambda d: d.size) if report is not None else ():
+            entry = entry_at(tree, item.path) if tree is not None else None
+            if not isinstance(entry, File):
+                continue
+            transfer = Transfer(
+                to=Side.LOCAL, digest=entry.digest, size=entry.size, source=item.path, source_side=Side.REMOTE
+            )
+            old = entry_at(self._view.tree, item.path) if self._view is not None else None
+            older = Older(path=item.path, file=old) if isinstance(old, File) else None
+            try:
+                if await carrier.down_large(transfer, older):
+                    self._staged.add(entry.digest)
+            except RemoteFailure as error:
+                raise _offline(error) from error
+            except WireError as error:
+                await self._poison(str(error))
+                raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {shown(str(error))}") from error
+        await self.sync("watch")
+        self._staged.clear()
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
@@ -354,13 +429,10 @@ class SyncController:
             large = (
                 change.action is Action.WRITE and isinstance(after, File) and after.size > self.options.barrier_bytes
             )
-            if large and isinstance(after, File) and after.digest not in self._prefetched():
+            if large and isinstance(after, File) and after.digest not in self._staged:
                 turn.deferred[change.decision.path] = Deferred(path=change.path, size=after.size)
                 left.add(change.decision.path)
         return left
-
-    def _prefetched(self) -> frozenset[bytes]:
-        return frozenset()
 
     async def _do_here(
         self,
@@ -529,7 +601,7 @@ class SyncController:
             seconds=round(self._clock.monotonic() - turn.started, 4),
         )
 
-    def _report(self, turn: _Turn, view: LocalView) -> SyncReport:
+    def _report(self, turn: _Turn) -> SyncReport:
         return make_report(
             turn.done,
             failed=turn.failed,
@@ -540,6 +612,24 @@ class SyncController:
             round_trips=turn.round_trips,
             seconds=self._clock.monotonic() - turn.started,
         )
+
+
+def _check_stops(plan: Plan) -> None:
+    """Refuse to go on where nothing at all may be done.
+
+    Raises:
+        SyncFailure: a root is lost, or one side is suddenly empty.
+    """
+    for hold in plan.holds:
+        if hold.stop is Stop.ROOT_LOST:
+            raise SyncFailure(FailureKind.HALTED, hold_lines(hold)[0])
+        if hold.stop is Stop.EMPTIED_ROOT:
+            where = "this folder" if hold.side is Side.REMOTE else "the workspace on the runtime"
+            raise SyncFailure(
+                FailureKind.HELD,
+                f"{where} is suddenly empty, {len(hold.paths)} changes wait for you",
+                hint=f"colab-bridge sync approve {hold.id}   or: colab-bridge sync reject {hold.id}",
+            )
 
 
 def _offline(error: RemoteFailure) -> SyncFailure:

@@ -9,11 +9,23 @@ from typing import Any
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.sync.carry import Tally
 from colab_bridge.sync.local import LocalView
+from colab_bridge.sync_core.changes import Action
 from colab_bridge.sync_core.model import Hold, Side
 from colab_bridge.sync_core.plan import Plan
 from colab_bridge.sync_core.summary import Notice, diff_lines, hold_lines, left_out_line, notices, one_line
 
-__all__ = ["Deferred", "SyncReport", "diff_view", "hold_view", "left_out_lines", "make_report"]
+__all__ = [
+    "Deferred",
+    "SyncReport",
+    "diff_view",
+    "hold_view",
+    "left_out_lines",
+    "make_report",
+    "run_line",
+]
+
+
+_FOLDERS = frozenset({Action.MAKE_FOLDER, Action.REMOVE_FOLDER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +111,8 @@ def make_report(
     lines = [one_line(replace(plan, holds=())) for plan in busy]
     return SyncReport(
         line="; ".join(line for line in lines if line),
-        up=tuple(dict.fromkeys(c.path for plan in done for c in plan.changes_on(Side.REMOTE))),
-        down=tuple(dict.fromkeys(c.path for plan in done for c in plan.changes_on(Side.LOCAL))),
+        up=_moved(done, Side.REMOTE),
+        down=_moved(done, Side.LOCAL),
         notices=tuple(found.values()),
         holds=last.holds,
         failed={path: outcomes.get(path, "it changed meanwhile") for path in failed},
@@ -110,6 +122,28 @@ def make_report(
         received=tally.received,
         round_trips=round_trips,
         seconds=seconds,
+    )
+
+
+def _moved(done: Sequence[Plan], side: Side) -> tuple[str, ...]:
+    """Return the files that changed on a side; folders are not counted."""
+    changes = (c for plan in done for c in plan.changes_on(side))
+    return tuple(dict.fromkeys(c.path for c in changes if c.action not in _FOLDERS))
+
+
+def run_line(reports: Sequence[SyncReport], named: int = 3) -> str:
+    """Return the line after a run, such as ``3 up, 2 down: outputs/plot.png, models/m.pkl``; empty when nothing moved.
+
+    Results are named before what went up.
+    """
+    ups = tuple(dict.fromkeys(path for report in reports for path in report.up))
+    downs = tuple(dict.fromkeys(path for report in reports for path in report.down))
+    words = [f"{len(paths)} {word}" for paths, word in ((ups, "up"), (downs, "down")) if paths]
+    if not words:
+        return ""
+    names = [*sorted(downs), *(path for path in sorted(ups) if path not in downs)]
+    return (
+        f"{', '.join(words)}: {', '.join(shown(name) for name in names[:named])}{', …' if len(names) > named else ''}"
     )
 
 

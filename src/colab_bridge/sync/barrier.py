@@ -1,0 +1,182 @@
+"""What a kernel's hub calls around each execution: changes up before it, results down after it."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from colab_bridge.agent.sync.names import shown
+from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.kernels.record import EntryKind
+from colab_bridge.model.records import KernelRecord
+from colab_bridge.ports.barrier import BarrierRefused
+from colab_bridge.sync.controller import SyncController
+from colab_bridge.sync.failures import SyncFailure, listed
+from colab_bridge.sync.report import SyncReport, run_line
+from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.message import MessageError, RawMessage
+
+__all__ = ["KernelBarrier", "left_out_hint", "missing_paths"]
+
+log = logging.getLogger(__name__)
+
+#: An error stands right before the end of its execution; more than this of the record is never searched for it.
+_SEARCHED_ENTRIES = 64
+_MISSING = re.compile(r"No such file or directory: b?(['\"])(?P<path>.{1,1024}?)\1")
+
+
+class KernelBarrier:
+    """The barrier of one kernel.
+
+    Args:
+        kernel: The kernel.
+        hub: Its hub.
+        controller: Gives the session's controller; None where its folders are not synced.
+        allow_stale: Tells whether code may run although the folders differ.
+    """
+
+    def __init__(
+        self,
+        kernel: KernelRecord,
+        hub: HubKernel,
+        controller: Callable[[], Awaitable[SyncController | None]],
+        allow_stale: Callable[[], bool],
+    ) -> None:
+        self._kernel = kernel
+        self._hub = hub
+        self._controller = controller
+        self._allow_stale = allow_stale
+        self._ups: list[SyncReport] = []
+        self._cursor = 0
+        self._told: set[str] = set()
+
+    async def before(self, request: RawMessage) -> None:
+        """See :class:`~colab_bridge.ports.barrier.Barrier`."""
+        if request.content_fields().get("silent") is True:
+            return
+        run = _run_of(request.msg_id)
+        try:
+            controller = await self._controller()
+            if controller is None:
+                return
+            if controller.paused:
+                self._tell_once(run, "warning", "the sync is paused: code runs with the files that are there")
+                return
+            self._ups = [*controller.take_untold(), await controller.sync("pre")]
+            controller.run_happened()
+        except SyncFailure as failure:
+            self._refuse_or_warn(run, failure)
+        self._cursor = self._hub.record.next_seq - 1
+
+    def _refuse_or_warn(self, run: str, failure: SyncFailure) -> None:
+        if not self._allow_stale():
+            raise BarrierRefused(f"not run, the files are not in step: {failure.text}", failure.hint) from failure
+        self._tell(run, "warning", f"the files on the runtime may be old: {failure.text}")
+
+    async def after(self, request_header: Mapping[str, Any]) -> None:
+        """See :class:`~colab_bridge.ports.barrier.Barrier`."""
+        run = _run_of(str(request_header.get("msg_id", "")))
+        ups, self._ups = self._ups, []
+        try:
+            controller = await self._controller()
+            if controller is None or controller.paused:
+                return
+            controller.run_happened()
+            report = await controller.sync("post")
+        except SyncFailure as failure:
+            self._tell(run, "warning", f"results are not here yet: {failure.text} ({failure.hint})")
+            return
+        self._say(run, [*ups, report])
+        if report.deferred:
+            controller.fetch_later()
+        await self._help_with_missing(run, controller, str(request_header.get("msg_id", "")))
+
+    # -- words -------------------------------------------------------------------------------------------------------
+
+    def _say(self, run: str, reports: Sequence[SyncReport]) -> None:
+        if line := run_line(reports):
+            self._tell(run, "info", f"sync: {line}")
+        last = reports[-1]
+        for hold in last.holds:
+            if hold.id not in self._told:
+                self._told.add(hold.id)
+                command = f": colab-bridge sync approve {hold.id}" if hold.approvable else ""
+                names = listed(hold.paths)
+                self._tell(run, "warning", f"held ({hold.stop.value}): {names}: {hold.sentence}{command}")
+        for notice in (notice for report in reports for notice in report.notices):
+            if notice.kind == "conflict":
+                self._tell(run, "warning", f"{notice.path}: {notice.sentence}; see: {notice.command}")
+        if last.deferred:
+            names = listed(item.path for item in last.deferred)
+            size = sum(item.size for item in last.deferred) / 2**20
+            self._tell(run, "info", f"coming down in the background: {names} ({size:.0f} MiB)")
+        if last.unstable:
+            self._tell(run, "info", f"still open for writing on the runtime: {listed(last.unstable)}")
+
+    def _tell(self, run: str, level: str, text: str) -> None:
+        self._hub.note({"type": "notice", "run": run, "level": level, "text": text})
+
+    def _tell_once(self, run: str, level: str, text: str) -> None:
+        if (key := f"{run}/{text}") not in self._told:
+            self._told.add(key)
+            self._tell(run, level, text)
+
+    async def _help_with_missing(self, run: str, controller: SyncController, msg_id: str) -> None:
+        """Name the command that takes a file along, where code failed on one that exists here and stayed here."""
+        for path in self._missing(msg_id):
+            if (text := await controller.local.do(left_out_hint, controller, self._kernel.cwd, path)) is not None:
+                self._tell_once(run, "warning", text)
+
+    def _missing(self, msg_id: str) -> list[str]:
+        start = max(self._cursor, self._hub.record.next_seq - 1 - _SEARCHED_ENTRIES)
+        found: list[str] = []
+        for entry in self._hub.record.read(start):
+            if entry.kind is not EntryKind.DOWN:
+                continue
+            try:
+                message = decode_v1(entry.body)
+                if message.msg_type == "error" and message.parent_id == msg_id:
+                    found += missing_paths(message.content_fields())
+            except MessageError:
+                log.debug("unreadable entry passed over")
+        return found
+
+
+def missing_paths(error: Mapping[str, Any]) -> list[str]:
+    """Return the paths that an ``error`` message says do not exist."""
+    if error.get("ename") not in {"FileNotFoundError", "OSError", "NotADirectoryError"}:
+        return []
+    return [match["path"] for match in _MISSING.finditer(str(error.get("evalue", ""))[:4096])]
+
+
+def left_out_hint(controller: SyncController, cwd: str, path: str) -> str | None:
+    """Return the sentence for a file that code missed, None where it has nothing to do with the sync.
+
+    Args:
+        controller: The session's controller.
+        cwd: Working folder of the kernel, relative to the project.
+        path: What the code asked for.
+    """
+    info = controller.remote.info
+    if path.startswith("/"):
+        if info is None or not path.startswith(info.root.rstrip("/") + "/"):
+            return None
+        inside = path[len(info.root.rstrip("/")) + 1 :]
+    else:
+        inside = posixpath.normpath(posixpath.join(cwd, path))
+    if inside.startswith("..") or not (controller.local.project / inside).exists():
+        return None
+    for item in controller.left_out():
+        if inside == item.path or inside.startswith(item.path + "/"):
+            name = shown(inside)
+            return (
+                f"{name} exists here but stays here: {item.sentence}; take it along: colab-bridge sync include {name}"
+            )
+    return None
+
+
+def _run_of(msg_id: str) -> str:
+    return msg_id.rpartition(".")[0] if msg_id.startswith("run-") else ""
