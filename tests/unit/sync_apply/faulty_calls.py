@@ -15,20 +15,32 @@ class Killed(BaseException):
     """The process has ended."""
 
 
+class NoSync:
+    """Nothing is made durable: these tests end processes, not machines."""
+
+    def file(self, fd: int) -> None:
+        return
+
+    def commit(self, fd: int) -> None:
+        return
+
+
 class FaultyCalls(Calls):
     """Counts the calls, and does something at one of them.
 
     Attributes:
         count: Calls so far.
         at: Number of the call at which something happens, counted from 0; None never.
+        moments: Further numbers at which ``before`` happens.
         before: What happens before the call is made; it may raise.
         after: What happens after it was made; it may raise.
     """
 
     def __init__(self, real: Calls) -> None:
-        super().__init__(real.exchange)
+        super().__init__(real.exchange, NoSync())
         self.count = 0
         self.at: int | None = None
+        self.moments: tuple[int, ...] = ()
         self.before: Callable[[], object] | None = None
         self.after: Callable[[], object] | None = None
         self.dead = False
@@ -44,7 +56,7 @@ def _wrapped(name: str) -> Callable[..., Any]:
         mine = self.count
         self.count += 1
         self.log.append(name)
-        if mine == self.at and self.before is not None:
+        if (mine == self.at or mine in self.moments) and self.before is not None:
             self.before()
         found = real(self, *args, **more)
         if mine == self.at and self.after is not None:

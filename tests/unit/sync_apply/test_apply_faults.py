@@ -149,11 +149,11 @@ FAULTS: dict[str, Callable[[FaultyCalls], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_call_loses_nothing_and_the_next_start_tidies_up(fault: str, tmp_path: Path) -> None:
-    total = calls_of_one_transaction(tmp_path / "done")
+def test_a_fault_at_any_call_loses_nothing_and_the_next_start_tidies_up(fault: str, quick_path: Path) -> None:
+    total = calls_of_one_transaction(quick_path / "done")
     assert total > 60
     for at in range(total):
-        base = tmp_path / str(at)
+        base = quick_path / str(at)
         (base / "outside").mkdir(parents=True)
         (base / "outside" / "canary").write_bytes(b"untouched")
         outside = shape(base / "outside")
