@@ -32,6 +32,8 @@ from colab_bridge.sessions.agent_access import AgentDoors
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.frontends import FrontEnds
 from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.machines import Machines
+from colab_bridge.sessions.queue import AgentQueue
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.store.store import Store
 
@@ -53,6 +55,7 @@ class App:
         sessions: Sessions.
         pool: Kernels.
         agents: The links to the agents on the runtimes.
+        machines: How the machines of the sessions are.
         front_ends: Who is attached to kernels.
         runs: Runs.
         jobs: The runs among them that nobody has to watch.
@@ -71,6 +74,7 @@ class App:
     sessions: SessionService
     pool: KernelPool
     agents: Agents
+    machines: Machines
     front_ends: FrontEnds
     runs: RunService
     jobs: Jobs
@@ -133,6 +137,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             )
             front_ends.on_orphaned(repair.begin, repair.leave)
             runs = RunService(store, sessions, pool, paths, clock, tasks)
+            runs.queue = AgentQueue(pool, agents, store)
             announcer = NoticeService(
                 store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
             )
@@ -148,6 +153,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 sessions=sessions,
                 pool=pool,
                 agents=agents,
+                machines=Machines(agents),
                 front_ends=front_ends,
                 runs=runs,
                 jobs=Jobs(store, runs),

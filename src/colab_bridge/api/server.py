@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from colab_bridge.api.channels import channels_router
 from colab_bridge.api.jobs import jobs_router
 from colab_bridge.api.kernels import kernels_router
+from colab_bridge.api.machine import machine_router
 from colab_bridge.api.runs import runs_router
 from colab_bridge.api.schedules import schedules_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
@@ -53,6 +54,7 @@ def build_api(app: App) -> FastAPI:
         schedules_router(app),
         kernels_router(app),
         channels_router(app),
+        machine_router(app),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(app.wait_recovered)])
     api.add_exception_handler(ColabBridgeError, _problem)

@@ -9,6 +9,7 @@ import psutil
 from fastapi import APIRouter
 
 from colab_bridge import __version__
+from colab_bridge.api.machine import machines_of
 from colab_bridge.api.views import run_view, session_view
 from colab_bridge.app import App
 from colab_bridge.model.records import RunStatus
@@ -25,7 +26,7 @@ def status_router(app: App) -> APIRouter:
         return {"status": "ok", "version": __version__, "pid": os.getpid()}
 
     @router.get("/status")
-    async def status() -> dict[str, Any]:
+    async def status(machines: bool = False) -> dict[str, Any]:
         daemon = {
             "pid": os.getpid(),
             "version": __version__,
@@ -35,9 +36,11 @@ def status_router(app: App) -> APIRouter:
             "notices": app.all_notices(),
         }
         running = app.store.runs(status=RunStatus.RUNNING, limit=100)
+        sessions = app.sessions.sessions()
+        looks = await machines_of(app, sessions) if machines else {}
         return {
             "daemon": daemon,
-            "sessions": [session_view(app, session) for session in app.sessions.sessions()],
+            "sessions": [{**session_view(app, one), "machine": looks.get(one.name)} for one in sessions],
             "runs": [run_view(app, run) for run in running],
         }
 

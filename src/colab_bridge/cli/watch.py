@@ -30,7 +30,7 @@ _TICK_S = 1.0
 _REPLAY_WAIT_S = 0.3
 
 _MENU = """\
-It still runs, 5 s after the interrupt. Type a letter and Enter:
+It still runs, 5 s after the interrupt{why}. Type a letter and Enter:
   k  end its kernel: all variables are lost
   r  restart its kernel: all variables are lost, and it is ready for the next run
   l  leave it running and get the prompt back: nothing is lost
@@ -205,13 +205,25 @@ class _Watcher:
 
     def _offer(self) -> None:
         self._offered = True
+        why = self._why()
         if self._console.interactive:
             self._keys = Keys()
-            self._console.err(_MENU)
+            self._console.err(_MENU.format(why=f": {why}" if why else ""))
             return
         run = self._follower.run_id
-        self._console.note(f"it ignores the interrupt; its kernel can be ended: colab-bridge interrupt {run} --kill")
+        reason = f" ({why})" if why else ""
+        kill = f"colab-bridge interrupt {run} --kill"
+        self._console.note(f"it ignores the interrupt{reason}; its kernel can be ended: {kill}")
         self._console.note(f"Ctrl-C again leaves it running; come back with: colab-bridge attach {run}")
+
+    def _why(self) -> str:
+        """Return what the runtime's machine shows of a kernel that does not listen; empty when it shows nothing."""
+        path = f"/v1/runs/{segment(self._follower.run_id or '')}/process"
+        try:
+            found = self._follower.client.get(path, timeout_s=_ASK_TIMEOUT_S).get("found") or {}
+        except ColabBridgeError:
+            return ""
+        return str((found.get("verdict") or {}).get("text", ""))
 
     def _read_choice(self) -> None:
         if self._keys is None:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
 from colab_bridge.cli.console import Console
 from colab_bridge.cli.context import Invocation
-from colab_bridge.cli.listing import age, size, span
+from colab_bridge.cli.listing import age, default_session, size, span
+from colab_bridge.cli.machine_text import machine_text
 from colab_bridge.cli.progress import progress_text
 from colab_bridge.cli.root import json_option
+from colab_bridge.client.daemon import segment
 
 __all__ = ["status"]
 
 
 @click.command()
+@click.option(
+    "--watch",
+    "interval_s",
+    type=click.FloatRange(1, 3600),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show the machine of the project's session every 2 (or so many) seconds, until Ctrl-C.",
+)
 @json_option
 @click.pass_obj
-def status(invocation: Invocation) -> None:
-    """See the daemon, the sessions with their runtimes and kernels, and what runs."""
-    found = invocation.client().get("/v1/status")
+def status(invocation: Invocation, interval_s: float | None) -> None:
+    """See the daemon, the sessions with their machines and kernels, and what runs."""
+    if interval_s is not None:
+        _watch(invocation, interval_s)
+        return
+    found = invocation.client().get("/v1/status", machines=1)
     console = invocation.console
     if invocation.as_json:
         console.json(found)
@@ -44,6 +59,19 @@ def status(invocation: Invocation) -> None:
         console.out(f"notice   {text}\n")
 
 
+def _watch(invocation: Invocation, interval_s: float) -> None:
+    client = invocation.client()
+    name = default_session(invocation, client)
+    while True:
+        found = client.get(f"/v1/sessions/{segment(name)}/machine")
+        if invocation.as_json:
+            invocation.console.json(found)
+        else:
+            text = machine_text(found.get("found")) or "nobody can look at this machine"
+            invocation.console.out(f"{time.strftime('%H:%M:%S')} {name}: {text}\n")
+        time.sleep(interval_s)
+
+
 def _session(console: Console, session: dict[str, Any], here: str) -> None:
     mark = " (this project's own)" if session.get("default") and session.get("project") == here else ""
     console.out(f"session  {session.get('name')}{mark}: {session.get('state')}\n")
@@ -52,6 +80,8 @@ def _session(console: Console, session: dict[str, Any], here: str) -> None:
         f"         runtime  {session.get('provider')}{isolated}, {session.get('label') or session.get('url') or '-'}\n"
     )
     console.out(f"         project  {session.get('project')}\n")
+    if machine := machine_text(session.get("machine")):
+        console.out(f"         machine  {machine}\n")
     if agent := session.get("transport"):
         _agent(console, agent)
     for kernel in session.get("kernels") or []:
