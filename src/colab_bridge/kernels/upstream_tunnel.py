@@ -148,6 +148,9 @@ class TunnelUpstream:
                 await self._ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
+            # The link goes on for others; what it tells from now on is not about this kernel.
+            self._ended.set()
+            self._on_state = self._journal = None
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None
@@ -289,6 +292,8 @@ class TunnelUpstream:
 
     def data(self, piece: StreamData) -> None:
         """Take a journal entry, or a part of one."""
+        if self._ended.is_set():
+            return
         if piece.number <= self._handed:
             self._consume(piece.seq)  # the channel does not repeat; this is a faulty agent
             return

@@ -102,6 +102,9 @@ async def test_a_kernel_that_the_agent_cannot_reach_is_taken_over_by_the_websock
         await turn()
         assert [m.msg_id for m in choice.plain.sent] == ["r1"]
         assert choice.chosen == [("tunnel", ""), ("websocket", "no connection file")]
+        choice.plain.events.state(LinkState.CONNECTED, "")
+        choice.tunnel.link_changed(LinkState.RECONNECTING, "the agent's link was cut")
+        assert choice.hub.link is LinkState.CONNECTED
         assert choice.losses() == []
 
 
