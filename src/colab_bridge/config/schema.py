@@ -30,6 +30,7 @@ __all__ = [
     "RuntimeSettings",
     "Scalar",
     "Settings",
+    "SyncSettings",
     "check_runtime_name",
     "is_secret",
     "is_section",
@@ -158,6 +159,33 @@ class LocalSettings(_Section):
     isolated: bool = Field(default=False, description="give the local runtime a workspace folder of its own")
 
 
+class SyncSettings(_Section):
+    """How this folder and the workspace on a runtime are kept in step."""
+
+    enabled: bool = Field(default=True, description="keep the project and the runtime's workspace in step")
+    respect_gitignore: bool = Field(default=False, description="leave out everything that Git ignores")
+    max_file_mb: int = Field(default=512, ge=1, le=1_000_000, description="largest file that travels, in MB")
+    max_ignored_file_mb: int = Field(
+        default=100, ge=0, le=1_000_000, description="largest file that travels though Git ignores it, in MB"
+    )
+    max_ignored_total_mb: int = Field(
+        default=2048, ge=0, le=10_000_000, description="all files that travel though Git ignores them, in MB"
+    )
+    barrier_mb: int = Field(
+        default=8, ge=0, le=1_000_000, description="larger results come down in the background, in MB"
+    )
+    prefer: Literal["local", "remote"] = Field(
+        default="local", description="whose version keeps its place when both sides changed a file"
+    )
+    review: Literal["review", "trust"] = Field(
+        default="review",
+        description="what becomes of files that tools execute when a run changed them: wait for review, or trust",
+    )
+    allow_remote_exec: bool = Field(default=False, description="the runtime may make files executable here")
+    allow_stale: bool = Field(default=False, description="run code although the files could not be brought up")
+    autoreload: bool = Field(default=True, description="edited project modules are seen by the next cell")
+
+
 class RuntimeSettings(_Section):
     """One configured runtime."""
 
@@ -194,6 +222,7 @@ class Settings(_Section):
     notebook: NotebookSettings = Field(default_factory=NotebookSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     notify: NotifySettings = Field(default_factory=NotifySettings)
+    sync: SyncSettings = Field(default_factory=SyncSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     runtimes: dict[str, RuntimeSettings] = Field(default_factory=dict)
 

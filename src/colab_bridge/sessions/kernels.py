@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.abc
@@ -29,7 +29,7 @@ from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.transports import KernelTransport, Transport, wants_tunnel
 from colab_bridge.store.store import Store
 
-__all__ = ["KernelPool"]
+__all__ = ["KernelKeeper", "KernelPool"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,22 @@ DEAD_TRIES = 6
 DEAD_PAUSE_S = 0.3
 
 StateListener = Callable[[KernelRecord, HubKernel], None]
+
+
+class KernelKeeper(Protocol):
+    """Who prepares the workspace for kernels and looks after them; the file sync."""
+
+    async def before_start(self, session_name: str, cwd: str) -> str:
+        """Prepare a kernel's working folder, given relative to the project; return it relative to the server's root."""
+        ...
+
+    def opened(self, kernel: KernelRecord, hub: HubKernel, *, new: bool) -> None:
+        """Take note of a kernel that the pool holds from now on; a new one has not been sent anything yet."""
+        ...
+
+    async def session_ended(self, session_name: str) -> None:
+        """Let go of a session that is stopped; its runtime still answers."""
+        ...
 
 
 class KernelPool:
@@ -80,6 +96,11 @@ class KernelPool:
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._servers: dict[str, tuple[Endpoint, JupyterServer]] = {}
         self._listeners: list[StateListener] = []
+        self._keeper: KernelKeeper | None = None
+
+    def keep_with(self, keeper: KernelKeeper) -> None:
+        """Have a keeper asked and told about each kernel from now on."""
+        self._keeper = keeper
 
     def on_state(self, listener: StateListener) -> None:
         """Have ``listener(kernel, hub)`` called whenever a kernel's state changes."""
@@ -151,6 +172,8 @@ class KernelPool:
 
     async def forget_session(self, session: Session) -> None:
         """End the agent of a session that ends, unless others use it, and close its REST client."""
+        if self._keeper is not None:
+            await self._keeper.session_ended(session.name)
         if self._agents is not None:
             await self._agents.stop(session)
         if known := self._servers.pop(session.name, None):
@@ -192,7 +215,8 @@ class KernelPool:
                 hint=f"choose one with --kernel, for example --kernel {specs.default}",
                 code="CB-USER-030",
             )
-        remote_id = await server.start_kernel(name, cwd)
+        folder = cwd if self._keeper is None else await self._keeper.before_start(session, cwd)
+        remote_id = await server.start_kernel(name, folder)
         kernel = KernelRecord(
             id=new_id("kernel"),
             session=session,
@@ -252,6 +276,8 @@ class KernelPool:
         hub = HubKernel(kernel.id, record, upstream, self._clock, self._state_changed)
         self._hubs[kernel.id] = hub
         self._kernels[kernel.id] = kernel
+        if self._keeper is not None:
+            self._keeper.opened(kernel, hub, new=start)
         if start:
             self._tasks.start_soon(self._keep_link, kernel, hub)
         return hub

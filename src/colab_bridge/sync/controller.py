@@ -120,7 +120,8 @@ class SyncController:
         self._untold: list[SyncReport] = []
         self._view: LocalView | None = None
         self._staged: set[bytes] = set()
-        self._wanted_later = asyncio.Event()
+        self.wanted_later = asyncio.Event()
+        self._watching = False
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -277,7 +278,7 @@ class SyncController:
     async def _greet(self, view: LocalView) -> None:
         """Open the workspace on the runtime, and see whether it is the one that we know (S1)."""
         await self.remote.hello(view.rules)
-        self._open = True
+        self._open, self._watching = True, False
         await self._keep_rules(view)
 
     async def _keep_rules(self, view: LocalView) -> None:
@@ -312,12 +313,17 @@ class SyncController:
 
     def fetch_later(self) -> None:
         """Have :meth:`fetch_deferred` called by whoever keeps this pair in step."""
-        self._wanted_later.set()
+        self.wanted_later.set()
 
-    async def wait_for_deferred(self) -> None:
-        """Wait until there are large results to fetch."""
-        await self._wanted_later.wait()
-        self._wanted_later.clear()
+    async def watch_remote(self) -> None:
+        """Ask the runtime to tell of changes, once for each greeting.
+
+        Raises:
+            RemoteFailure: it cannot be reached.
+        """
+        if self._open and not self._watching:
+            self._watching = True
+            await self.remote.watch(on=True)
 
     async def fetch_deferred(self) -> None:
         """Stage large results without holding up anybody, then put them into place.

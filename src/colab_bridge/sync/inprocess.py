@@ -90,3 +90,7 @@ class InProcessCaller:
     def disk_room(self) -> int:
         """See :class:`~colab_bridge.agent.process.service.Peer`."""
         return 1 << 40
+
+    def linked(self) -> bool:
+        """See :class:`~colab_bridge.agent.process.service.Peer`."""
+        return True

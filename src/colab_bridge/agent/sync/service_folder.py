@@ -241,11 +241,8 @@ class SyncFolder:
         if self._watcher is None:
             return None
         settled = self._watcher.settle(_SETTLE_S)
-        if settled.healthy:
-            return settled.dirty
-        self._stop_watching()
-        self._start_watching()
-        return None
+        # Otherwise it has begun anew by itself, where that is possible.
+        return settled.dirty if settled.healthy else None
 
     def _look_again(self, scanner: Scanner, result: ScanResult, known: Directory | None) -> ScanResult:
         """Look once more at what changed while the walk was under way."""

@@ -1,0 +1,52 @@
+"""The way to the files service through the agent's link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from colab_bridge.errors import ColabBridgeError
+from colab_bridge.kernels.agent_errors import AgentError
+from colab_bridge.kernels.agent_link import AgentLink
+from colab_bridge.ports.upstream import LinkState
+from colab_bridge.sync.remote import RemoteFailure
+
+__all__ = ["LinkCaller"]
+
+_RECONNECT_S = 5.0
+
+
+class LinkCaller:
+    """A :class:`~colab_bridge.sync.remote.Caller` over an agent's link.
+
+    Args:
+        link: The link; somebody else keeps it up.
+    """
+
+    def __init__(self, link: AgentLink) -> None:
+        self.link = link
+
+    async def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        payload: bytes = b"",
+        *,
+        deadline_s: float = 10.0,
+        bulk: bool = False,
+        compress: bool = False,
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """See :class:`~colab_bridge.sync.remote.Caller`; a link that is down is waited for a few seconds only."""
+        try:
+            if self.link.status.state is not LinkState.CONNECTED:
+                await self._wait()
+            return await self.link.call(method, params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress)
+        except AgentError as error:
+            raise RemoteFailure(error.code_name, error.message, error.data) from error
+        except ColabBridgeError as error:
+            raise RemoteFailure("held", error.message) from error
+
+    async def _wait(self) -> None:
+        status = await self.link.ready(_RECONNECT_S)
+        if status.state is not LinkState.CONNECTED:
+            raise RemoteFailure("offline", status.text or "the agent on the runtime does not answer")

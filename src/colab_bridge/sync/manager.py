@@ -1,0 +1,304 @@
+"""The pairs of folders of this daemon: made when a session needs one, kept in step, closed with their session."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.agent.sync.budget import Budget
+from colab_bridge.config.schema import SyncSettings
+from colab_bridge.errors import ColabBridgeError, TransientError, UserError
+from colab_bridge.kernels.agent_link import AgentLink
+from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.model.records import KernelRecord, Session
+from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.upstream import LinkState
+from colab_bridge.sessions.agent_access import workspace_id
+from colab_bridge.sessions.agents import Agents
+from colab_bridge.sessions.service import SessionService
+from colab_bridge.sync.barrier import KernelBarrier
+from colab_bridge.sync.base import SyncStore
+from colab_bridge.sync.continuous import keep_in_step
+from colab_bridge.sync.controller import PairOptions, SyncController
+from colab_bridge.sync.failures import SyncFailure
+from colab_bridge.sync.link import LinkCaller
+from colab_bridge.sync.local import LocalOptions, LocalSide
+from colab_bridge.sync.reloading import reloading_code
+from colab_bridge.sync.remote import RemoteFiles
+from colab_bridge.sync_core.model import Side
+from colab_bridge.wire.message import RawMessage
+
+__all__ = ["SyncManager", "syncs"]
+
+log = logging.getLogger(__name__)
+
+_MIB = 2**20
+_AGENT_WAIT_S = 30.0
+_FOLDER_ON_SERVER = "colab-bridge"
+
+
+@dataclass(slots=True)
+class _Pair:
+    """One session's pair, or why there is none."""
+
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    controller: SyncController | None = None
+    reason: str = ""
+    project: str = ""
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    progress: dict[str, tuple[int, int]] = field(default_factory=dict)
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class _Shared:
+    """One project's own side, and the sessions that use it."""
+
+    side: LocalSide
+    sessions: set[str] = field(default_factory=set)
+
+
+def syncs(session: Session, settings: SyncSettings) -> bool:
+    """Return whether the folders of a session are kept in step: not where its kernels work in the project itself."""
+    return settings.enabled and (session.provider != "local" or bool(session.options.get("isolated")))
+
+
+class SyncManager:
+    """See the module.
+
+    Args:
+        sessions: Where sessions and their settings come from.
+        agents: The links to the runtimes.
+        folder: State of all pairs; made 0700 when absent.
+        clock: Time source.
+        tasks: Owner of the tasks that keep pairs in step.
+        env: The daemon's own ``COLAB_BRIDGE_*`` variables.
+    """
+
+    def __init__(
+        self,
+        sessions: SessionService,
+        agents: Agents,
+        folder: Path,
+        clock: Clock,
+        tasks: anyio.abc.TaskGroup,
+        env: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._sessions = sessions
+        self._agents = agents
+        self._folder = folder
+        self._clock = clock
+        self._tasks = tasks
+        self._env = env
+        self._pairs: dict[str, _Pair] = {}
+        self._locals: dict[str, _Shared] = {}
+        self._open_lock = anyio.Lock()
+
+    # -- for the kernels ---------------------------------------------------------------------------------------------
+
+    async def before_start(self, session_name: str, cwd: str) -> str:
+        """Bring the files up before a kernel starts, so that its folder is there.
+
+        Args:
+            session_name: Session.
+            cwd: Working folder relative to the project.
+
+        Returns:
+            The folder for the server, relative to the server's root.
+        """
+        session = self._sessions.session(session_name)
+        if not syncs(session, self.settings(session)):
+            return cwd
+        try:
+            controller = await self.pair(session_name)
+            if controller is not None and not controller.paused:
+                await controller.first_sync()
+        except (SyncFailure, ColabBridgeError) as error:
+            # The run says it, or is refused: its barrier meets the same fault.
+            log.warning("first sync failed", extra={"session": session_name, "reason": str(error)[:200]})
+        return "/".join(part for part in (self._prefix(session), cwd) if part)
+
+    def opened(self, kernel: KernelRecord, hub: HubKernel, *, new: bool) -> None:
+        """Set the barrier of a kernel that the pool holds now."""
+        session = self._sessions.session(kernel.session)
+        settings = self.settings(session)
+        if not syncs(session, settings):
+            return
+        if new and settings.autoreload and kernel.language == "python":
+            self._switch_reloading_on(session, hub)
+
+        async def controller() -> SyncController | None:
+            return await self.pair(kernel.session)
+
+        hub.set_barrier(KernelBarrier(kernel, hub, controller, lambda: self.settings(session).allow_stale))
+
+    def _switch_reloading_on(self, session: Session, hub: HubKernel) -> None:
+        pair = self._pairs.get(session.name)
+        info = pair.controller.remote.info if pair is not None and pair.controller is not None else None
+        if info is None:
+            return
+        content = {
+            "code": reloading_code(info.root),
+            "silent": True,
+            "store_history": False,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        message_id = new_id("setup")
+        hub.submit(RawMessage.build("shell", "execute_request", content, msg_id=message_id, session=message_id))
+
+    async def session_ended(self, session_name: str) -> None:
+        """Close the pair of a session that is stopped; what is remembered stays."""
+        pair = self._pairs.pop(session_name, None)
+        if pair is not None:
+            async with pair.lock:
+                await self._close(session_name, pair)
+
+    # -- pairs -------------------------------------------------------------------------------------------------------
+
+    def settings(self, session: Session) -> SyncSettings:
+        """Return the settings of a session's sync, as they are now."""
+        try:
+            return self._sessions.settings(session.project, self._env()).sync
+        except UserError:
+            return SyncSettings()
+
+    def reason(self, session_name: str) -> str:
+        """Return why a session is not synced; empty when it is, or when nobody has asked yet."""
+        pair = self._pairs.get(session_name)
+        return pair.reason if pair is not None else ""
+
+    def progress(self, session_name: str) -> dict[str, tuple[int, int]]:
+        """Return (bytes done, bytes in all) of large files under way, by path."""
+        pair = self._pairs.get(session_name)
+        return dict(pair.progress) if pair is not None else {}
+
+    async def pair(self, session_name: str) -> SyncController | None:
+        """Return the controller of a session, made when there is none; None where no agent can be had.
+
+        Raises:
+            ColabBridgeError: the folder cannot be synced, or the agent does not answer now.
+        """
+        session = self._sessions.session(session_name)
+        pair = self._pairs.setdefault(session_name, _Pair())
+        async with pair.lock:
+            if pair.controller is None:
+                await self._open(session, pair)
+            return pair.controller
+
+    async def _open(self, session: Session, pair: _Pair) -> None:
+        link = self._agents.link(session)
+        status = await link.ready(_AGENT_WAIT_S)
+        if status.mode == "none" and status.state is LinkState.GONE:
+            pair.reason = status.text or "no agent can be had on this runtime"
+            return
+        if status.state is not LinkState.CONNECTED:
+            raise TransientError(
+                f"the files on the runtime cannot be reached: {status.text or 'the agent does not answer'}",
+                hint="colab-bridge status",
+            )
+        settings = self.settings(session)
+        local = await self._local(session, settings)
+        store = await local.do(SyncStore, local.state / f"pair-{session.name}.db", self._clock.time())
+        remote = RemoteFiles(LinkCaller(link), root=self._root(session), key=local.key)
+        controller = SyncController(
+            session.name, local, remote, store, self._clock, _options(settings), _teller(pair.progress)
+        )
+        link.on_notify("files.", lambda *_: pair.dirty.set())
+        pair.controller, pair.reason, pair.project = controller, "", session.project
+        self._tasks.start_soon(self._keep, session.name, pair, link)
+
+    async def _local(self, session: Session, settings: SyncSettings) -> LocalSide:
+        async with self._open_lock:
+            shared = self._locals.get(session.project)
+            if shared is None:
+                digest = hashlib.sha256(os.fsencode(session.project)).hexdigest()[:16]
+                options = LocalOptions(strict=settings.respect_gitignore, budget=_budget(settings))
+                side = await anyio.to_thread.run_sync(
+                    LocalSide, Path(session.project), self._folder / digest, self._clock, options
+                )
+                shared = self._locals[session.project] = _Shared(side)
+            shared.sessions.add(session.name)
+            return shared.side
+
+    async def _keep(self, session_name: str, pair: _Pair, link: AgentLink) -> None:
+        """Task root: keep one pair in step. A defect in it must not end the daemon."""
+        assert pair.controller is not None
+        with pair.scope:
+            try:
+                await keep_in_step(pair.controller, pair.dirty)
+            except Exception:
+                log.exception("continuous sync ended", extra={"session": session_name})
+
+    async def _close(self, session_name: str, pair: _Pair) -> None:
+        pair.scope.cancel()
+        controller, pair.controller = pair.controller, None
+        if controller is None:
+            return
+        async with self._open_lock:
+            async with controller.local.lock:
+                await controller.local.do(controller.store.close)
+            shared = self._locals.get(pair.project)
+            if shared is not None:
+                shared.sessions.discard(session_name)
+                if not shared.sessions:
+                    del self._locals[pair.project]
+                    await shared.side.aclose()
+
+    async def aclose(self) -> None:
+        """Close all pairs, when the daemon ends."""
+        with anyio.CancelScope(shield=True):
+            for name, pair in list(self._pairs.items()):
+                with suppress(ColabBridgeError, OSError):
+                    await self._close(name, pair)
+            self._pairs.clear()
+
+    # -- where the workspace is --------------------------------------------------------------------------------------
+
+    def _prefix(self, session: Session) -> str:
+        """Folder of the workspace relative to the server's root; empty where the server's root is the workspace."""
+        own = session.handle is not None and session.handle.root is not None
+        return "" if own else f"{_FOLDER_ON_SERVER}/{workspace_id(session)}"
+
+    def _root(self, session: Session) -> str:
+        """What the agent is told: the provider's folder for the project, or one of ours in the server's root."""
+        own = session.handle.root if session.handle is not None else None
+        return own or self._prefix(session)
+
+
+def _budget(settings: SyncSettings) -> Budget:
+    return Budget(
+        file=settings.max_file_mb * _MIB,
+        git_file=settings.max_ignored_file_mb * _MIB,
+        git_total=settings.max_ignored_total_mb * _MIB,
+    )
+
+
+def _options(settings: SyncSettings) -> PairOptions:
+    return PairOptions(
+        winner=Side(settings.prefer),
+        trust=settings.review == "trust",
+        barrier_bytes=settings.barrier_mb * _MIB,
+        may_execute=settings.allow_remote_exec,
+    )
+
+
+def _teller(progress: dict[str, tuple[int, int]]) -> Callable[[str, int, int], Any]:
+    def tell(path: str, done: int, size: int) -> None:
+        progress[path] = (done, size)
+        if done >= size:
+            progress.pop(path, None)
+
+    return tell
