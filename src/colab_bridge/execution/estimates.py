@@ -18,6 +18,7 @@ from typing import Any
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.execution.assembler import cell_of
 from colab_bridge.execution.estimates_bars import BarReader
+from colab_bridge.execution.executor import LONGEST_S, kernel_time
 from colab_bridge.execution.outcome import Outcome
 from colab_bridge.model.records import Run
 from colab_bridge.ports.clock import Clock
@@ -137,12 +138,12 @@ class Estimates:
         elif content.get("execution_state") == "busy":
             self._begin_cell(live, index, message)
         elif content.get("execution_state") == "idle" and index == live.current:
-            live.idle_at = _date(message)
+            live.idle_at = kernel_time(message)
         if live.reply_ok is not None and live.idle_at is not None:
             self._end_cell(live)
 
     def _begin_cell(self, live: _Live, index: int, message: RawMessage) -> None:
-        now, said = self._clock.time(), _date(message)
+        now, said = self._clock.time(), kernel_time(message)
         live.current, live.begun_at = index, said
         live.reply_ok, live.idle_at, live.bars = None, None, BarReader()
         # After a take-over the message is old; its own time is right if the runtime's clock is.
@@ -155,7 +156,7 @@ class Estimates:
             return
         # Two times of one clock, whatever that clock says; right also when both were read long afterwards.
         seconds = (live.idle_at - live.begun_at).total_seconds()
-        if index < len(live.keys) and 0 <= seconds < 365 * 86_400:
+        if index < len(live.keys) and 0 <= seconds <= LONGEST_S:
             with contextlib.suppress(ColabBridgeError):
                 self._store.add_duration(live.keys[index], seconds)
 
@@ -196,15 +197,3 @@ def _whole(left: float | None, following: list[list[float]]) -> float | None:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def _date(message: RawMessage) -> datetime | None:
-    """Return when a message was made, by its sender's clock; None when it does not say so, or not with a zone."""
-    text = message.header_fields().get("date")
-    if not isinstance(text, str) or len(text) > 40:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from colab_bridge.errors import RuntimeLostError
@@ -14,9 +15,11 @@ from colab_bridge.kernels.record import Entry, EntryKind
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["ExecutionResult", "execute", "submit_execution"]
+__all__ = ["ExecutionResult", "execute", "execution_request", "kernel_time", "submit_execution"]
 
 MessageSink = Callable[[RawMessage], None]
+#: A clock that was set in between may show any time.
+LONGEST_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class ExecutionResult:
         expressions: Results of ``user_expressions``, by name, as ``text/plain``.
         last_seq: Number of the last record entry that belongs to it.
         lost: Empty, or why output may be missing.
+        kernel_s: Seconds from its begin to its end by the kernel's clock; None when the kernel does not say.
     """
 
     status: str
@@ -38,6 +42,42 @@ class ExecutionResult:
     expressions: dict[str, str] = field(default_factory=dict)
     last_seq: int = 0
     lost: str = ""
+    kernel_s: float | None = None
+
+
+def execution_request(
+    msg_id: str,
+    code: str,
+    *,
+    session: str,
+    allow_stdin: bool,
+    store_history: bool = True,
+    expressions: dict[str, str] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> RawMessage:
+    """Return an ``execute_request``.
+
+    Args:
+        msg_id: Id of the request, the same at each try.
+        code: What to execute.
+        session: Goes into the header.
+        allow_stdin: Whether the code may ask for input.
+        store_history: Whether it counts and enters the history.
+        expressions: ``user_expressions``.
+        metadata: Of the message.
+
+    Source: Jupyter messaging protocol 5.4, "Execute".
+    """
+    content = {
+        "code": code,
+        "silent": False,
+        "store_history": store_history,
+        "user_expressions": expressions or {},
+        "allow_stdin": allow_stdin,
+        # Requests of other callers may wait behind this one, and must not be thrown away because it fails.
+        "stop_on_error": False,
+    }
+    return RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata)
 
 
 def submit_execution(
@@ -56,7 +96,7 @@ def submit_execution(
 
     Args:
         hub: The kernel.
-        msg_id: Id of the request, the same at each try.
+        msg_id: As for :func:`execution_request`, and so are those that follow.
         code: What to execute.
         session: Goes into the header.
         after: Record number before the request. Where the record does not reach back to it any more, the request
@@ -65,19 +105,16 @@ def submit_execution(
         store_history: Whether it counts and enters the history.
         expressions: ``user_expressions``.
         metadata: Of the message.
-
-    Source: Jupyter messaging protocol 5.4, "Execute".
     """
-    content = {
-        "code": code,
-        "silent": False,
-        "store_history": store_history,
-        "user_expressions": expressions or {},
-        "allow_stdin": allow_stdin,
-        # Requests of other callers may wait behind this one, and must not be thrown away because it fails.
-        "stop_on_error": False,
-    }
-    request = RawMessage.build("shell", "execute_request", content, msg_id=msg_id, session=session, metadata=metadata)
+    request = execution_request(
+        msg_id,
+        code,
+        session=session,
+        allow_stdin=allow_stdin,
+        store_history=store_history,
+        expressions=expressions,
+        metadata=metadata,
+    )
     if not hub.knows(msg_id) and hub.record.first_seq > after + 1:
         hub.assume_sent(request)
     else:
@@ -152,6 +189,8 @@ class _Tracker:
         self._error: dict[str, Any] = {}
         self._idle = False
         self._lost = ""
+        self._begun_at: datetime | None = None
+        self._idle_at: datetime | None = None
 
     @property
     def ended(self) -> bool:
@@ -179,8 +218,20 @@ class _Tracker:
             self._reply = _content(message)
         elif message.msg_type == "error":
             self._error = _content(message)
-        elif message.msg_type == "status" and _content(message).get("execution_state") == "idle":
-            self._idle = True
+        elif message.msg_type == "status":
+            self._status(message, _content(message).get("execution_state"))
+
+    def _status(self, message: RawMessage, state: object) -> None:
+        if state == "idle":
+            self._idle, self._idle_at = True, kernel_time(message)
+        elif state == "busy" and self._begun_at is None:
+            self._begun_at = kernel_time(message)
+
+    def _seconds(self) -> float | None:
+        if self._begun_at is None or self._idle_at is None:
+            return None
+        seconds = (self._idle_at - self._begun_at).total_seconds()
+        return seconds if 0 <= seconds <= LONGEST_S else None
 
     def result(self) -> ExecutionResult:
         reply = self._reply or {}
@@ -194,7 +245,20 @@ class _Tracker:
             expressions=_plain_expressions(reply.get("user_expressions")),
             last_seq=self.last_seq,
             lost=self._lost,
+            kernel_s=self._seconds(),
         )
+
+
+def kernel_time(message: RawMessage) -> datetime | None:
+    """Return when a message was made, by its sender's clock; None when it does not say so, or not with a zone."""
+    text = message.header_fields().get("date")
+    if not isinstance(text, str) or len(text) > 40:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def _plain_expressions(value: Any) -> dict[str, str]:

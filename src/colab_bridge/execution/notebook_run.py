@@ -155,7 +155,7 @@ class NotebookRun:
         place = {"run": self._run.id, "index": number + 1, "total": len(cells)}
         self._assembler.begin(position)
         taken_up = self._hub.knows(msg_id)
-        if not taken_up:
+        if not (taken_up and self._was_started(cursor, number + 1)):
             line = source.strip().partition("\n")[0][:120]
             self._hub.note({"type": "cell_started", **place, "cell_id": cell.get("id"), "line": line})
         started = self._clock.monotonic()
@@ -169,10 +169,11 @@ class NotebookRun:
             metadata={"cellId": cell["id"]} if isinstance(cell.get("id"), str) else None,
         )
         result = await execute(self._hub, msg_id, cursor, self._take)
-        duration = round(self._clock.monotonic() - started, 3)
+        # A cell that ended while no daemon was there took longer than reading of it does.
+        duration = round(max(self._clock.monotonic() - started, result.kernel_s or 0.0), 3)
         expected = "raises-exception" in tags_of(cell)
         status = "ok" if result.status == "ok" or expected else "error"
-        if not (taken_up and self._noted(result.last_seq, number + 1)):
+        if not (taken_up and self._noted("cell_finished", result.last_seq, number + 1)):
             self._hub.note({"type": "cell_finished", **place, "status": status, "duration_s": duration})
         report = await self._save()
         outcome = _combine(so_far, result, ok=status == "ok")
@@ -181,9 +182,13 @@ class NotebookRun:
             self._checkpoint({**done, "outcome": _outcome_value(outcome)})
         return outcome, result.last_seq
 
-    def _noted(self, after: int, index: int) -> bool:
-        """Whether an earlier daemon came as far as saying that this cell has finished."""
-        wanted = ("cell_finished", self._run.id, index)
+    def _was_started(self, cursor: int, index: int) -> bool:
+        """Whether viewers know that a cell has started: not when the runtime started it while no daemon was there."""
+        return self._hub.record.first_seq > cursor + 1 or self._noted("cell_started", cursor, index)
+
+    def _noted(self, kind: str, after: int, index: int) -> bool:
+        """Whether an earlier daemon came as far as saying that a cell has started or finished."""
+        wanted = (kind, self._run.id, index)
         while batch := self._hub.record.read(after):
             for note in (note_of(entry) for entry in batch if entry.kind is EntryKind.NOTE):
                 if (note.get("type"), note.get("run"), note.get("index")) == wanted:

@@ -21,6 +21,7 @@ from colab_bridge.errors import ColabBridgeError, ConflictError, RuntimeLostErro
 from colab_bridge.execution.estimates import code_key
 from colab_bridge.execution.events import Event, run_events
 from colab_bridge.execution.jobs_observer import RunObserver
+from colab_bridge.execution.jobs_queue import queued_requests, with_queue
 from colab_bridge.execution.notebook_file import NotebookFile, cell_source
 from colab_bridge.execution.notebook_run import NotebookRun, NotebookSettings
 from colab_bridge.execution.outcome import Outcome
@@ -33,6 +34,7 @@ from colab_bridge.execution.request import NotebookRequest, RunRequest
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind, RunStatus
 from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.remote_queue import RemoteQueue
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.store.store import Store
@@ -65,6 +67,9 @@ class RunService:
         paths: Our folders.
         clock: Time source.
         tasks: Owner of the runs' tasks.
+
+    Attributes:
+        queue: Where the next cells of detached notebooks lie ready while no daemon is there; None without.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class RunService:
         self._kernel_locks: dict[str, anyio.Lock] = {}
         self._request_locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._observers: list[RunObserver] = []
+        self.queue: RemoteQueue | None = None
 
     def observe(self, observer: RunObserver) -> None:
         """Have an observer told of every run from now on."""
@@ -321,7 +327,15 @@ class RunService:
         folder = file.path.parent
         before = await anyio.to_thread.run_sync(snapshot, folder) if run.spec.get("local") else None
         notebook = NotebookRun(hub, run, file, settings, self._clock, self._sink(run.id), self._checkpoint(run.id))
-        outcome = await notebook.execute()
+        requests = queued_requests(
+            run.id,
+            file,
+            list(run.progress.get("cells", []))[int(run.progress.get("done", 0)) :],
+            allow_stdin=settings.allow_stdin,
+            keep_going=settings.keep_going,
+        )
+        queue = self.queue if request.detached else None
+        outcome = await with_queue(queue, run, requests, notebook.execute, keep_going=settings.keep_going)
         after = await anyio.to_thread.run_sync(snapshot, folder) if before is not None else None
         made = tuple(str(folder / name) for name in changed_files(before, after))
         return dataclasses.replace(outcome, outputs=tuple(dict.fromkeys((*outcome.outputs, *made))))
