@@ -36,6 +36,7 @@ from colab_bridge.sessions.machines import Machines
 from colab_bridge.sessions.queue import AgentQueue
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.store.store import Store
+from colab_bridge.sync.manager import SyncManager
 
 __all__ = ["App", "open_app"]
 
@@ -55,6 +56,7 @@ class App:
         sessions: Sessions.
         pool: Kernels.
         agents: The links to the agents on the runtimes.
+        sync: Pairs of folders that are kept in step.
         machines: How the machines of the sessions are.
         front_ends: Who is attached to kernels.
         runs: Runs.
@@ -74,6 +76,7 @@ class App:
     sessions: SessionService
     pool: KernelPool
     agents: Agents
+    sync: SyncManager
     machines: Machines
     front_ends: FrontEnds
     runs: RunService
@@ -127,6 +130,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 agents=agents,
                 transport_of=sessions.transport,
             )
+            sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
+            pool.keep_with(sync)
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)
             repair = NotebookRepair(
@@ -153,6 +158,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 sessions=sessions,
                 pool=pool,
                 agents=agents,
+                sync=sync,
                 machines=Machines(agents),
                 front_ends=front_ends,
                 runs=runs,
@@ -175,6 +181,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 # In this order: a run that saw its record end before it was cancelled would count as lost.
                 tasks.cancel_scope.cancel()
                 pool.close()
+                await sync.aclose()
     finally:
         store.close()
 
