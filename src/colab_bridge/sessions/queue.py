@@ -22,7 +22,7 @@ PATIENCE_S = 10.0
 #: The way to a new kernel is known when its agent has started, or has not within 20 s. No event tells of it.
 _KNOWN_WITHIN_S = 30.0
 _LOOK_S = 0.25
-_LENGTH = struct.Struct("<I")
+_LENGTH = struct.Struct("!I")
 
 
 class AgentQueue:
@@ -80,7 +80,7 @@ class AgentQueue:
 
 
 def pack_requests(requests: Sequence[RawMessage]) -> bytes:
-    """Return requests as the agent reads them: each a v1 frame after its length in 4 bytes, little-endian."""
+    """Return requests as the agent reads them: each a v1 frame after its length in 4 bytes, big-endian."""
     pieces: list[bytes] = []
     for request in requests:
         frame = b"".join(bytes(chunk) for chunk in v1_chunks(request))
