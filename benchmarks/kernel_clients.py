@@ -135,10 +135,16 @@ class ZmqClient:
 
 
 @contextlib.contextmanager
-def front_end(kernel_name: str, cwd: Path) -> Iterator[ZmqClient]:
-    """Start a kernel as a front end does, and end it."""
+def front_end(kernel_name: str, cwd: Path, **environ: str) -> Iterator[ZmqClient]:
+    """Start a kernel as a front end does, and end it.
+
+    Args:
+        kernel_name: Name of its kernelspec.
+        cwd: Where it starts.
+        **environ: More variables for its environment.
+    """
     manager = KernelManager(kernel_name=kernel_name)
-    manager.start_kernel(cwd=str(cwd), env=dict(os.environ))
+    manager.start_kernel(cwd=str(cwd), env={**os.environ, **environ})
     try:
         client = ZmqClient(manager)
         try:

@@ -1,4 +1,4 @@
-"""Fifty megabytes of output, through the proxy kernel and over the WebSocket of the same server, in turn."""
+"""Fifty megabytes of output, through the proxy kernel, without and with the tunnel, and past it, in turn."""
 
 from __future__ import annotations
 
@@ -28,8 +28,16 @@ def measure(*, quick: bool) -> Iterator[Row]:
         product() as found,
         direct_kernel(found.jupyter()) as socket,
         front_end(_KERNEL, found.project) as proxied,
+        front_end(_KERNEL, found.project, COLAB_BRIDGE_TRANSPORT="tunnel") as tunnelled,
+        front_end("python3", found.project) as local,
     ):
-        ways: dict[str, KernelClient] = {"proxy": proxied, "direct": WebSocketClient(socket)}
+        found.must_have_tunnel()
+        ways: dict[str, KernelClient] = {
+            "proxy": proxied,
+            "tunnel": tunnelled,
+            "direct": WebSocketClient(socket),
+            "local": local,
+        }
         for what, code in shapes.items():
             rates = _in_turn(ways, code, megabytes, rounds)
             yield Row(
@@ -41,6 +49,17 @@ def measure(*, quick: bool) -> Iterator[Row]:
                 against="direct",
                 target=_TARGET,
             )
+            for other, against, target in (("direct", "direct", None), ("local", "local ipykernel", _TARGET)):
+                yield Row(
+                    item="output",
+                    what=f"{what} through the proxy kernel and the tunnel",
+                    unit="MB/s",
+                    ours=summarize(rates["tunnel"], larger_is_better=True),
+                    other=summarize(rates[other], larger_is_better=True),
+                    against=against,
+                    target=target,
+                    measure=Measure.RATIO,
+                )
 
 
 def _in_turn(ways: dict[str, KernelClient], code: str, megabytes: int, rounds: int) -> dict[str, list[float]]:

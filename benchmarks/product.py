@@ -77,6 +77,17 @@ class Product:
             if event["type"] == "finished" and event["status"] != "ok":
                 raise BenchmarkError(f"the code ended with {event['status']}: {event.get('error')}")
 
+    def must_have_tunnel(self) -> None:
+        """Make sure that a kernel is reached through the agent.
+
+        Raises:
+            BenchmarkError: none is.
+        """
+        kernels = self.client.get("/v1/kernels")["kernels"]
+        if not any(kernel["transport"] == "tunnel" for kernel in kernels):
+            reasons = [kernel["transport_reason"] for kernel in kernels if kernel["transport_reason"]]
+            raise BenchmarkError(f"no kernel is in the tunnel: {reasons}")
+
     def jupyter(self) -> JupyterAddress:
         """Return the session's Jupyter server, from the file that it writes itself.
 

@@ -28,14 +28,30 @@ def measure(*, quick: bool) -> Iterator[Row]:
         product() as found,
         direct_kernel(found.jupyter()) as socket,
         front_end(_KERNEL, found.project) as proxied,
+        front_end(_KERNEL, found.project, COLAB_BRIDGE_TRANSPORT="tunnel") as tunnelled,
         front_end("python3", found.project) as local,
     ):
-        ways: dict[str, KernelClient] = {"proxy": proxied, "direct": WebSocketClient(socket), "local": local}
+        found.must_have_tunnel()
+        ways: dict[str, KernelClient] = {
+            "proxy": proxied,
+            "tunnel": tunnelled,
+            "direct": WebSocketClient(socket),
+            "local": local,
+        }
         times = _in_turn(ways, rounds)
-    ours, direct, plain = (summarize(times[name]) for name in ("proxy", "direct", "local"))
+    ours, tunnel, direct, plain = (summarize(times[name]) for name in ("proxy", "tunnel", "direct", "local"))
     target = Target(measure=Measure.DIFFERENCE, limit=3.0)
     what = "`pass` through the proxy kernel"
     yield Row(item="round-trip", what=what, unit="ms", ours=ours, other=direct, against="direct", target=target)
+    yield Row(
+        item="round-trip",
+        what=f"{what} and the tunnel",
+        unit="ms",
+        ours=tunnel,
+        other=direct,
+        against="direct",
+        target=Target(measure=Measure.DIFFERENCE, limit=4.0),
+    )
     yield Row(
         item="round-trip",
         what=f"{what}, for reference",
