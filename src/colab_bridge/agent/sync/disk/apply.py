@@ -183,6 +183,7 @@ class Applier:
         )
         with suppress(OSError):
             self._on_displaced(displaced)
+            box.note_told(number)
 
     def recover(self, wanted: Collection[bytes] = ()) -> None:
         """Tidy up after a start, before anything else: what a transaction that did not end has left is sorted.
@@ -212,7 +213,7 @@ class Applier:
         """Tell of what was moved to the trash before anybody could look at it."""
         for number in box.numbers():
             row = box.row(number)
-            if not self._is_as_announced(box.folder, str(number), row):
+            if number not in box.told and not self._is_as_announced(box.folder, str(number), row):
                 self.tell(box, number, str(row.get("path", "")))
 
 

@@ -199,7 +199,11 @@ class Places:
             FileNotFoundError: a folder on the way is missing.
             NotADirectoryError: a link or a file is on the way.
             OSError: a folder cannot be opened.
+            ValueError: a component is ``..``, ``.`` or empty.
         """
+        if not {"", ".", ".."}.isdisjoint(path.split("/")):
+            # Operations have passed the path rule; this holds even if the rule had a hole.
+            raise ValueError("no path below the root")
         parent, name = split_path(path)
         self._close_single()
         names: Sequence[str] = parent.split("/") if parent else ()

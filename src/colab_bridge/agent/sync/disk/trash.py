@@ -168,6 +168,15 @@ class TrashBox:
         self.calls.rename(source, name, self.folder, str(number))
         return number
 
+    def note_told(self, number: int) -> None:
+        """Write down that the conflict store has an object, so that it is not told again after a crash."""
+        self._append([{"told": number}])
+
+    @property
+    def told(self) -> set[int]:
+        """Numbers of the objects that the conflict store has."""
+        return {row["told"] for row in self._rows if isinstance(row.get("told"), int)}
+
     def seal(self) -> None:
         """Write down how every object looks at the end of the transaction.
 
