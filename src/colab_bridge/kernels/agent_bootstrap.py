@@ -141,6 +141,10 @@ class DoormanDialer:
         door = DoormanSocket(connection, new_id("agent"))
         try:
             await self._open_door(door)
+        except AgentUnavailableError:
+            await door.aclose()
+            await self._delete_kernel()
+            raise
         except BaseException:
             await door.aclose()
             raise
@@ -148,14 +152,8 @@ class DoormanDialer:
 
     async def aclose(self) -> None:
         """Delete the doorman kernel; the agent is not touched."""
-        kernel_id = self._kernel_id or self._memory.load()
-        if kernel_id:
-            server = JupyterServer(await self._get_endpoint())
-            try:
-                await server.delete_kernel(kernel_id)
-            finally:
-                await server.aclose()
-        self._forget_kernel()
+        self._kernel_id = self._kernel_id or self._memory.load()
+        await self._delete_kernel()
 
     # -- the kernel
 
@@ -222,18 +220,29 @@ class DoormanDialer:
         return answer
 
     async def _delete_forgotten(self, doormen: object) -> None:
-        """Delete kernels that this daemon made earlier and has forgotten; failing costs only their memory."""
-        if not isinstance(doormen, list) or not doormen:
+        """Delete kernels that this daemon made earlier and has forgotten."""
+        if isinstance(doormen, list):
+            known = [each for each in doormen[:_MOST_DOORMEN] if isinstance(each, str) and each != self._kernel_id]
+            await self._delete_kernels(known)
+
+    async def _delete_kernel(self) -> None:
+        kernel_id = self._kernel_id
+        self._forget_kernel()
+        await self._delete_kernels([kernel_id] if kernel_id else [])
+
+    async def _delete_kernels(self, kernel_ids: list[str]) -> None:
+        """Delete kernels of ours; failing costs only their memory on the server."""
+        if not kernel_ids:
             return
-        server = JupyterServer(await self._get_endpoint())
         try:
-            for kernel_id in doormen[:_MOST_DOORMEN]:
-                if isinstance(kernel_id, str) and kernel_id != self._kernel_id:
+            server = JupyterServer(await self._get_endpoint())
+            try:
+                for kernel_id in kernel_ids:
                     await server.delete_kernel(kernel_id)
+            finally:
+                await server.aclose()
         except ColabBridgeError as error:
-            log.info("forgotten doorman not deleted", extra={"why": error.message})
-        finally:
-            await server.aclose()
+            log.info("a kernel of the agent was not deleted", extra={"why": error.message})
 
 
 async def _start_kernel(server: JupyterServer) -> str:

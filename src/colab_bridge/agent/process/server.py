@@ -32,6 +32,8 @@ _LOOK_EVERY_S = 10.0
 _MEASURE_EVERY_S = 60.0
 # The answer to the call that ends something goes out first.
 _LAST_WORD_S = 0.2
+# A daemon that has started an agent and cannot reach it has no other way to end it.
+_UNMET_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ class AgentServer:
     async def _watch(self) -> None:
         """Look from time to time whether the process is small enough, and needed."""
         loop = asyncio.get_running_loop()
-        needed = loop.time()
+        begun = needed = loop.time()
         measured = float("-inf")
         while True:
             if loop.time() - measured >= _MEASURE_EVERY_S:
@@ -246,7 +248,7 @@ class AgentServer:
                 self.end("memory")
             if self._is_needed():
                 needed = loop.time()
-            if loop.time() - needed >= self.caps.idle_s:
+            if loop.time() - needed >= self.caps.idle_s or (not self._owner and loop.time() - begun >= _UNMET_S):
                 self.end("nobody needs it")
 
     def _is_needed(self) -> bool:
