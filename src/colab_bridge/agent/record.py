@@ -267,6 +267,18 @@ class Record:
             self._seal()
             self.next_seq = next_seq
 
+    def set_limit(self, max_bytes: int) -> None:
+        """Change the size of all files above which the oldest goes."""
+        self._max_bytes = max_bytes
+        self._trim()
+
+    def drop_oldest(self) -> bool:
+        """Delete the oldest file, unless it is the only one; return whether there was one to delete."""
+        if len(self._segments) < 2:
+            return False
+        self._forget(self._segments[0])
+        return True
+
     def close(self) -> None:
         """Stop writing and give the file back; a second call does nothing.
 

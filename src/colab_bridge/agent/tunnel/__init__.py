@@ -1,0 +1,1 @@
+"""Carries the messages of the server's kernels, and keeps them in a journal, whoever listens."""
