@@ -20,6 +20,7 @@ from colab_bridge.api.schedules import schedules_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
 from colab_bridge.api.sessions import sessions_router
 from colab_bridge.api.status import status_router
+from colab_bridge.api.sync import sync_router
 from colab_bridge.app import App
 from colab_bridge.errors import ColabBridgeError, InternalError, UserError
 
@@ -55,6 +56,7 @@ def build_api(app: App) -> FastAPI:
         kernels_router(app),
         channels_router(app),
         machine_router(app),
+        sync_router(app),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(app.wait_recovered)])
     api.add_exception_handler(ColabBridgeError, _problem)

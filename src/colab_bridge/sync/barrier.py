@@ -86,6 +86,7 @@ class KernelBarrier:
                 return
             controller.run_happened()
             report = await controller.sync("post")
+            ups += controller.take_untold()
         except SyncFailure as failure:
             self._tell(run, "warning", f"results are not here yet: {failure.text} ({failure.hint})")
             return
@@ -98,7 +99,7 @@ class KernelBarrier:
 
     def _say(self, run: str, reports: Sequence[SyncReport]) -> None:
         if line := run_line(reports):
-            self._tell(run, "info", f"sync: {line}")
+            self._tell(run, "sync", line)
         last = reports[-1]
         for hold in last.holds:
             if hold.id not in self._told:

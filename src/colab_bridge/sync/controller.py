@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _ROUNDS = 3
 _REVIEW_BYTES = 1 << 20
 _MOST_OPERATIONS = 10_000
+_UNTOLD = 200
 _GREET_AGAIN = frozenset({"no-workspace", "rules", "reset"})
 
 
@@ -134,6 +135,11 @@ class SyncController:
         """Stop the sync, or let it go on."""
         await self.local.do(self.store.set_meta, "paused", "yes" if on else "")
 
+    async def include(self, path: str) -> None:
+        """Lift the limits of size for a path that was asked for by name."""
+        paths = sorted({*json.loads(self.store.meta("included", "[]")), path})
+        await self.local.do(self.store.set_meta, "included", json.dumps(paths))
+
     def link_lost(self) -> None:
         """Take note that the agent was started anew: it is greeted before the next exchange."""
         self._open = False
@@ -143,7 +149,7 @@ class SyncController:
         self._explained = True
 
     def take_untold(self) -> list[SyncReport]:
-        """Return the reports of syncs before the first run, which nobody was told about."""
+        """Return the reports of syncs between barriers, which nobody was told about yet."""
         found, self._untold = self._untold, []
         return found
 
@@ -158,9 +164,22 @@ class SyncController:
             SyncFailure: the folders do not agree, with the reason.
         """
         report = await self.sync("pre")
-        if report.up or report.down:
-            self._untold.append(report)
+        self._keep_untold(report)
         return report
+
+    async def keep_up(self) -> SyncReport:
+        """Bring both folders to agreement because one of them changed; the next barrier tells about it.
+
+        Raises:
+            SyncFailure: the folders do not agree, with the reason.
+        """
+        report = await self.sync("watch")
+        self._keep_untold(report)
+        return report
+
+    def _keep_untold(self, report: SyncReport) -> None:
+        if report.up or report.down or report.notices:
+            self._untold = [*self._untold[-_UNTOLD:], report]
 
     # -- the one way in ----------------------------------------------------------------------------------------------
 
@@ -350,7 +369,7 @@ class SyncController:
             except WireError as error:
                 await self._poison(str(error))
                 raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {shown(str(error))}") from error
-        await self.sync("watch")
+        await self.keep_up()
         self._staged.clear()
 
     # -- planning ----------------------------------------------------------------------------------------------------

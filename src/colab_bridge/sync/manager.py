@@ -32,10 +32,11 @@ from colab_bridge.sync.base import SyncStore
 from colab_bridge.sync.continuous import keep_in_step
 from colab_bridge.sync.controller import PairOptions, SyncController
 from colab_bridge.sync.failures import SyncFailure
+from colab_bridge.sync.inprocess import InProcessCaller
 from colab_bridge.sync.link import LinkCaller
 from colab_bridge.sync.local import LocalOptions, LocalSide
 from colab_bridge.sync.reloading import reloading_code
-from colab_bridge.sync.remote import RemoteFiles
+from colab_bridge.sync.remote import Caller, RemoteFiles
 from colab_bridge.sync_core.model import Side
 from colab_bridge.wire.message import RawMessage
 
@@ -165,6 +166,35 @@ class SyncManager:
         if pair is not None:
             async with pair.lock:
                 await self._close(session_name, pair)
+
+    # -- single files ------------------------------------------------------------------------------------------------
+
+    def session(self, name: str) -> Session:
+        """Return a session by name.
+
+        Raises:
+            UserError: there is none.
+        """
+        return self._sessions.session(name)
+
+    async def files(self, name: str) -> tuple[Caller, str]:
+        """Return the way to single files of a session, and the folder against which relative paths are meant.
+
+        Raises:
+            ColabBridgeError: the runtime cannot be reached, or no agent can be had there.
+        """
+        session = self._sessions.session(name)
+        if session.provider == "local" and not session.options.get("isolated"):
+            # Its kernels work in the project on this machine: no agent is needed for that.
+            return InProcessCaller(self._folder / "here", Path(session.project)), session.project
+        link = self._agents.link(session)
+        status = await link.ready(_AGENT_WAIT_S)
+        if status.state is not LinkState.CONNECTED:
+            reason = status.text or "the agent does not answer"
+            raise TransientError(f"the files on the runtime cannot be reached: {reason}", hint="colab-bridge status")
+        pair = self._pairs.get(name)
+        info = pair.controller.remote.info if pair is not None and pair.controller is not None else None
+        return LinkCaller(link), info.root if info is not None else self._root(session)
 
     # -- pairs -------------------------------------------------------------------------------------------------------
 

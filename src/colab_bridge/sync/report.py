@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.sync.carry import Tally
-from colab_bridge.sync.local import LocalView
 from colab_bridge.sync_core.changes import Action
 from colab_bridge.sync_core.model import Hold, Side
 from colab_bridge.sync_core.plan import Plan
@@ -177,9 +177,9 @@ def diff_view(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def left_out_lines(view: LocalView, most: int = 50) -> list[dict[str, Any]]:
+def left_out_lines(left_out: Sequence[LeftOut], most: int = 50) -> list[dict[str, Any]]:
     """Return what stays at home, largest first, with the command that takes it along."""
-    items: Iterable[Any] = sorted(view.settlement.left_out, key=lambda item: -item.size)
+    items: Iterable[Any] = sorted(left_out, key=lambda item: -item.size)
     return [
         {
             "path": shown(item.path),

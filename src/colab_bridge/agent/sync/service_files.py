@@ -24,7 +24,9 @@ __all__ = ["SingleFiles"]
 _MOST_ENTRIES = 10_000
 _MOST_PIECE = 1 << 20
 _MOST_PATH = 4096
-_PART = ".colab-bridge-part"
+# The built-in list leaves such names out, so half a file never travels on.
+_PART = ".tmp.0-colab-bridge"
+_AHEAD = 8 << 20
 _Verb = Callable[[Mapping[str, Any], bytes], Reply]
 
 
@@ -120,7 +122,7 @@ class SingleFiles:
         with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+b") as target:
             size = target.seek(0, os.SEEK_END)
             if payload:
-                if offset > size:
+                if offset > size + _AHEAD:
                     raise CallFailure("gap", "a piece before this one is missing")
                 target.seek(offset)
                 target.write(payload)
