@@ -142,15 +142,15 @@ def _decision_routes(router: APIRouter, service: SyncService) -> None:
 
 def _file_routes(router: APIRouter, service: SyncService) -> None:
     @router.get("/files")
-    async def listing(name: str, path: Annotated[str, Query(max_length=4096)] = ".") -> dict[str, Any]:
-        return await (await service.mover(name)).entries(path)
+    async def listing(name: str, file: Annotated[str, Query(max_length=4096)] = ".") -> dict[str, Any]:
+        return await (await service.mover(name)).entries(file)
 
     @router.delete("/files")
     async def remove(
-        name: str, path: Annotated[str, Query(min_length=1, max_length=4096)], recursive: bool = False
+        name: str, file: Annotated[str, Query(min_length=1, max_length=4096)], recursive: bool = False
     ) -> dict[str, Any]:
-        await (await service.mover(name)).remove(path, recursive=recursive)
-        return {"removed": path}
+        await (await service.mover(name)).remove(file, recursive=recursive)
+        return {"removed": file}
 
     @router.post("/files/upload", response_model=None)
     async def upload(name: str, body: MoveBody) -> Response:
