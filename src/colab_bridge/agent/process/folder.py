@@ -112,7 +112,7 @@ class Folder:
             OSError: the disk cannot do it.
         """
         # Opened for writing, because NFS needs that for a lock.
-        file = open(self.path / "lock", "ab")  # noqa: SIM115  # held as long as the process lives
+        file = open(os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb")
         if not _lock_file(file):
             file.close()
             return False
