@@ -113,3 +113,70 @@ def test_a_job_that_asks_is_answered_by_whoever_attaches(desk: Desk) -> None:
     done = desk.run("job", "attach", job, stdin="Ada\n")
     assert (done.returncode, done.stdout) == (0, "hello Ada\n")
     assert status_of(desk, job)["waiting_for_input"] is False
+
+
+def test_a_second_run_of_a_notebook_tells_how_far_it_is_and_how_long_it_takes(desk: Desk) -> None:
+    waiting = "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)"
+    bar = "import sys\nsys.stderr.write('\\rfit:  25%|##   | 25/100 [00:10<00:30,  2.5it/s]')\nsys.stderr.flush()\n"
+    desk.notebook("n.ipynb", "x = 1", bar + waiting)
+    desk.write("go", "")
+    ended(desk, start(desk, "n.ipynb"))
+    (desk.project / "go").unlink()
+    job = start(desk, "n.ipynb")
+    eventually(lambda: status_of(desk, job)["progress"]["fraction"], "the bar is seen")
+    progress = status_of(desk, job)["progress"]
+    assert (progress["done"], progress["total"], progress["n"], progress["of"]) == (1, 2, 25, 100)
+    assert (progress["label"], progress["rate"], progress["unit"]) == ("fit", 2.5, "it")
+    assert 0 < progress["eta_s"] <= 30
+    assert "cell 2 of 2, 25 % (25/100), about" in desk.out("job", "status", job)
+    assert "25 % (25/100)" in desk.out("status")
+    assert "25 % (25/100)" in desk.out("job", "list")
+    desk.write("go", "")
+    assert ended(desk, job)["progress"]["eta_s"] is None
+
+
+def test_a_schedule_is_made_listed_and_removed_and_its_run_is_a_job(desk: Desk) -> None:
+    desk.write("tick.py", "print('tick')")
+    made = desk.run("run", "--every", "1d", "tick.py")
+    schedule = made.stdout.strip()
+    assert (made.returncode, schedule[:9]) == (0, "schedule-")
+    assert f"schedule remove {schedule}" in made.stderr
+    jobs = eventually(lambda: desk.document("job", "list")["jobs"], "its first run begins at once")
+    assert [job["schedule"] for job in jobs] == [schedule]
+    assert ended(desk, jobs[0]["id"])["status"] == "ok"
+    assert desk.out("job", "logs") == "tick\n"
+    (listed,) = desk.document("schedule", "list")["schedules"]
+    assert (listed["id"], listed["rule"], listed["last_run"]) == (schedule, "every 1d", jobs[0]["id"])
+    assert set(listed) == {
+        "id", "project", "title", "rule", "next_at", "last_run", "last_due", "last_error", "created_at",
+    }  # fmt: skip
+    assert "tick.py" in desk.out("schedule", "list")
+    assert desk.document("schedule", "remove", schedule) == {"removed": schedule}
+    assert desk.document("schedule", "list") == {"schedules": []}
+    desk.refusal("schedule", "remove", schedule, status=2)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("run", "--every", "soon", "x.py"),
+        ("run", "--cron", "every day", "x.py"),
+        ("run", "--every", "1d", "--cron", "0 7 * * *", "x.py"),
+        ("run", "-d", "missing.py"),
+        ("job", "status", "run-unknown"),
+        ("job", "logs"),
+        ("job", "result", "run-unknown"),
+        ("config", "set", "notify.webhook", "http://example.org/plain"),
+        ("config", "set", "notify.when", "sometimes"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_three_lines_at_most(quiet_desk: Desk, argv: tuple[str, ...]) -> None:
+    said = quiet_desk.refusal(*argv, status=2)
+    assert len(said.splitlines()) == 2
+
+
+@pytest.fixture(scope="module")
+def quiet_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk_in(tmp_path_factory.mktemp("quiet")) as made:
+        made.write("x.py", "")
+        yield made

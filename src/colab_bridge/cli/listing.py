@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from colab_bridge.cli.context import Invocation
 from colab_bridge.client.daemon import DaemonClient, segment
 from colab_bridge.errors import UserError
 
-__all__ = ["age", "default_session", "pick_run", "run_rows", "size"]
+__all__ = ["age", "default_session", "pick_run", "run_rows", "size", "title_text"]
 
 RUN_HEAD = ("run", "kind", "status", "exit", "age", "session", "what")
 
@@ -33,6 +34,16 @@ def span(seconds: float) -> str:
 def size(count: object) -> str:
     """Return a number of bytes in MiB."""
     return f"{count / 1048576:.0f} MiB" if isinstance(count, (int, float)) else "-"
+
+
+def title_text(title: object, cwd: str, width: int = 60) -> str:
+    """Return what is run as a table shows it: a path from here where it lies below, cut in front and not at its name."""
+    text = str(title)
+    if os.path.isabs(text):
+        if text.startswith(cwd.rstrip(os.sep) + os.sep):
+            text = os.path.relpath(text, cwd)
+        return text if len(text) <= width else "…" + text[1 - width :]
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def run_rows(runs: list[dict[str, Any]]) -> list[list[object]]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from colab_bridge.cli.context import Invocation
-from colab_bridge.cli.listing import age, span
+from colab_bridge.cli.listing import age, span, title_text
 from colab_bridge.cli.progress import progress_text
 from colab_bridge.cli.root import json_option
 from colab_bridge.client.daemon import DaemonClient, segment
@@ -43,7 +43,7 @@ def list_jobs(invocation: Invocation, all_projects: bool) -> None:
     if invocation.as_json:
         invocation.console.json({"jobs": found})
     elif found:
-        invocation.console.table(_HEAD, [_row(one) for one in found])
+        invocation.console.table(_HEAD, [_row(one, invocation.cwd) for one in found])
     else:
         invocation.console.note("no jobs in this project; start one: colab-bridge run -d SCRIPT (all projects: --all)")
 
@@ -146,7 +146,7 @@ def _follow(invocation: Invocation, client: DaemonClient, found: dict[str, Any])
     return follow_run_of(invocation, client, {**found, "detached": True})
 
 
-def _row(found: dict[str, Any]) -> list[object]:
+def _row(found: dict[str, Any], cwd: str) -> list[object]:
     code = found.get("exit_code")
     waiting = "waits for input" if found.get("waiting_for_input") else found.get("status")
     running = found.get("status") in ("queued", "running")
@@ -156,7 +156,7 @@ def _row(found: dict[str, Any]) -> list[object]:
         "-" if code is None else code,
         age(found.get("created_at")),
         (progress_text(found.get("progress")) if running else "") or "-",
-        str(found.get("title"))[:60],
+        title_text(found.get("title"), cwd),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from colab_bridge.cli.context import Invocation
+from colab_bridge.cli.listing import title_text
 from colab_bridge.cli.root import json_option
 from colab_bridge.cli.target import Target
 from colab_bridge.client.daemon import segment
@@ -48,7 +49,7 @@ def list_schedules(invocation: Invocation, all_projects: bool) -> None:
     if not found:
         console.note("no schedules in this project; make one: colab-bridge run --every 1d SCRIPT (all projects: --all)")
         return
-    console.table(_HEAD, [_row(one) for one in found])
+    console.table(_HEAD, [_row(one, invocation.cwd) for one in found])
     for one in found:
         if one.get("last_error"):
             console.note(f"{one.get('id')}: {one['last_error']}")
@@ -97,13 +98,13 @@ def add_schedule(
     return 0
 
 
-def _row(found: dict[str, Any]) -> list[object]:
+def _row(found: dict[str, Any], cwd: str) -> list[object]:
     return [
         found.get("id"),
         found.get("rule"),
         _clock(found.get("next_at")),
         found.get("last_run") or "-",
-        str(found.get("title"))[:60],
+        title_text(found.get("title"), cwd),
     ]
 
 
