@@ -37,7 +37,7 @@ def size(count: object) -> str:
 
 
 def title_text(title: object, cwd: str, width: int = 60) -> str:
-    """Return what is run as a table shows it: a path from here where it lies below, cut in front and not at its name."""
+    """Return what is run as a table shows it: a path from here where it lies below, and cut in front of its name."""
     text = str(title)
     if os.path.isabs(text):
         if text.startswith(cwd.rstrip(os.sep) + os.sep):
