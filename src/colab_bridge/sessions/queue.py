@@ -56,7 +56,7 @@ class AgentQueue:
         """
         remote_id, link = self._way(kernel_id)
         params = {"kernel": remote_id, "job": job, "stop_on_error": stop_on_error, "patience_s": PATIENCE_S}
-        await link.call("tunnel.queue", params, pack_requests(requests))
+        await link.call("tunnel.leave", params, pack_requests(requests))
 
     async def drop(self, kernel_id: str, job: str) -> None:
         """Take back what is left of a job's requests.
