@@ -62,6 +62,18 @@ def test_stores_that_exist_come_before_a_better_place(tmp_path: Path) -> None:
     assert choose("ws-1", [tmp_path / "data", tmp_path / "cache"])[0].path == second.path
 
 
+def test_an_agent_of_another_machine_in_a_shared_home_is_left_alone(tmp_path: Path) -> None:
+    first = choose("ws-1", [tmp_path / "data"])[0]
+    write_json(first.agent_file, {"host": "another-machine"})
+    assert first.lock()
+    try:
+        found, troubles = choose("ws-1", [tmp_path / "data", tmp_path / "cache"])
+        assert found.path.is_relative_to(tmp_path / "cache")
+        assert "in use by an agent on another-machine" in troubles[0]
+    finally:
+        first.unlock()
+
+
 @pytest.mark.parametrize("workspace", ["", "..", "a/b", "a b", "x" * 65, "a\0"])
 def test_an_id_that_is_no_name_is_refused(workspace: str, tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="malformed"):

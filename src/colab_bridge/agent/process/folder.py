@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import sys
 import tempfile
@@ -112,7 +113,8 @@ class Folder:
             OSError: the disk cannot do it.
         """
         # Opened for writing, because NFS needs that for a lock.
-        file = open(os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+        descriptor = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        file = open(descriptor, "wb")  # noqa: SIM115  # held as long as the process lives
         if not _lock_file(file):
             file.close()
             return False
@@ -166,7 +168,12 @@ def choose(workspace: str, bases: Sequence[Path]) -> tuple[Folder, list[str]]:
         try:
             folder = _open(base, workspace)
             if not folder.lock():
-                return folder, []
+                holder = str(read_json(folder.agent_file).get("host", socket.gethostname()))
+                if holder == socket.gethostname():
+                    return folder, []
+                # A home that several machines share: its socket cannot be reached from here.
+                reasons.append(f"{base}: in use by an agent on {holder[:50]}")
+                continue
             folder.unlock()
             _check_writable(folder.path)
         except OSError as error:

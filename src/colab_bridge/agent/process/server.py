@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class AgentServer:
             "boot_id": self.identity.boot_id,
             "started_at": self.identity.started_at,
             "python": platform.python_version(),
+            "host": socket.gethostname(),
         }
 
     # -- services
