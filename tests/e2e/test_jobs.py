@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,34 @@ def quiet_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     with desk_in(tmp_path_factory.mktemp("quiet")) as made:
         made.write("x.py", "")
         yield made
+
+
+def test_a_run_that_is_watched_tells_of_its_end_when_it_is_asked_to(desk: Desk) -> None:
+    got: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/hook/SECRET"
+            for key, value in (("webhook", address), ("after_s", "0"), ("desktop", "false")):
+                desk.out("config", "set", f"notify.{key}", value)
+            assert "SECRET" not in desk.out("config", "list")
+            desk.write("quiet.py", "print('quiet')")
+            assert desk.out("run", "quiet.py") == "quiet\n"
+            desk.write("loud.py", "print('loud')\nraise SystemExit(3)")
+            assert desk.run("run", "--notify", "loud.py").returncode == 3
+            eventually(lambda: got, "the notice is posted")
+        finally:
+            server.shutdown()
+            serving.join()
+    assert [(notice["event"], notice["exit_code"], notice["last_line"]) for notice in got] == [("failed", 3, "loud")]
