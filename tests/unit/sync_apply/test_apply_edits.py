@@ -1,4 +1,4 @@
-"""Somebody saves at every moment of a transaction: the save stands at its path or is in the conflict store (X10, X11)."""
+"""Somebody saves at every moment of a transaction: the save is at its path or in the conflict store (X10, X11)."""
 
 from __future__ import annotations
 

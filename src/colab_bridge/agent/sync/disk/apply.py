@@ -23,7 +23,7 @@ from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 from .spelling import Spelling
 from .stage import Leftover, Stage
-from .trash import Intent, Trash, TrashBox, digest_of, remove_all
+from .trash import DISPLACED, RETURNED, Intent, Seen, Trash, TrashBox, digest_of, remove_all
 from .verify import Known, Looker
 
 __all__ = ["Applier", "Placed", "current_umask"]
@@ -139,44 +139,97 @@ class Applier:
 
     def _settle(self, box: TrashBox) -> None:
         """Tidy up after a transaction, and close the part of the trash that belongs to it."""
-        for leftover in self.stage.sweep(box.txn):
+        for leftover in self.stage.working(box.txn):
             self._sort(box, leftover)
         if box.numbers():
             box.seal()
         else:
             remove_all(self.calls, self.trash.folder, box.txn)
 
-    def _sort(self, box: TrashBox, leftover: Leftover) -> None:
-        """Move what an interrupted operation has swapped out to the trash; if nobody expected it, it is a conflict."""
+    def _sort(self, box: TrashBox, leftover: Leftover, wanted: Collection[bytes] | None = None) -> None:
+        """Find the right place for what an operation has left in the stage.
+
+        Args:
+            box: Part of the trash that belongs to the transaction.
+            leftover: What it left.
+            wanted: Contents that stay in the stage; None for all.
+        """
         row, here = box.row(leftover.number), self.stage.folder
-        if self._is_as_announced(here, leftover.name, row) and leftover.number not in box.numbers():
-            self.calls.rename(here, leftover.name, box.folder, str(leftover.number))
+        if leftover.ours and _announced(row) is None:
+            self.stage.put_back(leftover.name)
+            digest = _digest_in(leftover.name)
+            if wanted is not None and digest is not None and digest not in wanted:
+                self.stage.discard(digest)
+        elif leftover.ours:
+            self.retire(box, leftover.name, str(row.get("path", "")), wanted)
         else:
-            self.displace(box, here, leftover.name, str(row.get("path", "")))
+            seen = self.verified(here, leftover.name, _announced(row))
+            if seen is not None and leftover.number not in box.numbers():
+                self.calls.rename(here, leftover.name, box.folder, str(leftover.number))
+                box.note_seen(leftover.number, seen)
+            else:
+                self.displace(box, leftover.name, str(row.get("path", "")))
 
-    def _is_as_announced(self, folder: Folder, name: str, row: Mapping[str, Any]) -> bool:
-        try:
-            expected = Expected(Kind(str(row.get("kind", ""))), digest_of(row))
-        except ValueError:
-            return False
-        return self.looker.is_expected(folder, name, expected)
+    def retire(self, box: TrashBox, name: str, path: str, wanted: Collection[bytes] | None = None) -> None:
+        """Take back an object of ours that may have stood in the tree for a moment.
 
-    def displace(self, box: TrashBox, folder: Folder, name: str, path: str) -> None:
-        """Move an unexpected object to the trash and hand it to the conflict store.
+        A program may have opened a file in that moment and write into it later, so it goes to the trash, where that is
+        noticed, and the stage gets a copy of its own.
 
         Raises:
             OSError: it stays where it is.
         """
-        self.tell(box, box.take_displaced(folder, name, path, time.time()), path)
+        digest = _digest_in(name)
+        if digest is None or not stat.S_ISREG(self.calls.stat(self.stage.folder, name).st_mode):
+            self.stage.put_back(name)
+            return
+        seen = self.verified(self.stage.folder, name, Expected(Kind.FILE, digest))
+        if seen is None:
+            self.displace(box, name, path)
+            return
+        if wanted is None or digest in wanted:
+            fd = self.calls.open_file(self.stage.folder, name)
+            try:
+                self.stage.take_copy(digest, fd)
+            finally:
+                os.close(fd)
+        number = box.free_number()
+        box.take(self.stage.folder, name, Intent(number, path, RETURNED, Kind.FILE.value, digest), time.time())
+        box.note_seen(number, seen)
+
+    def verified(
+        self, folder: Folder, name: str, expected: Expected | None, proof: os.stat_result | None = None
+    ) -> Seen | None:
+        """Return how an object looked before it was found to be what is expected; None when it is something else.
+
+        Raises:
+            OSError: it could not be read.
+        """
+        seen = Seen(self.looker.stamps(folder, name), b"" if expected is None else expected.digest, time.time())
+        return seen if expected is not None and self.looker.is_expected(folder, name, expected, proof) else None
+
+    def displace(self, box: TrashBox, name: str, path: str) -> None:
+        """Move an unexpected object from the stage to the trash and hand it to the conflict store.
+
+        Raises:
+            OSError: it stays where it is.
+        """
+        number = box.free_number()
+        box.take(self.stage.folder, name, Intent(number, path, DISPLACED, "", b""), time.time())
+        self.tell(box, number, path)
 
     def tell(self, box: TrashBox, number: int, path: str) -> None:
         """Hand an unexpected object, which is in the trash, to the conflict store."""
-        seen = self.calls.stat(box.folder, str(number))
-        kind = next((kind for kind in Kind if Looker.is_kind(seen, kind)), Kind.FILE)
+        name, now_s = str(number), time.time()
+        looks = self.looker.stamps(box.folder, name)
+        seen = self.calls.stat(box.folder, name)
+        kind = Looker.kind_of(seen)
+        digest = b"" if kind is None else self.looker.fingerprint(box.folder, name, kind)
+        box.note_seen(number, Seen(looks, digest, now_s))
         displaced = DisplacedFile(
             path=path,
-            kind=kind,
-            location=Path(box.folder.full(str(number))),
+            kind=kind or Kind.FILE,
+            location=Path(box.folder.full(name)),
             trash_id=f"{box.txn}/{number}",
             size=0 if kind is Kind.FOLDER else seen.st_size,
             txn=box.txn,
@@ -200,7 +253,7 @@ class Applier:
         self.spelling.recover()
         for leftover in self.stage.recover(wanted):
             with self.trash.box(leftover.txn or "recovered") as box:
-                self._sort(box, leftover)
+                self._sort(box, leftover, wanted)
         for txn in self.trash.transactions():
             with self.trash.box(txn, create=False) as box:
                 if not box.numbers():
@@ -213,8 +266,27 @@ class Applier:
         """Tell of what was moved to the trash before anybody could look at it."""
         for number in box.numbers():
             row = box.row(number)
-            if number not in box.told and not self._is_as_announced(box.folder, str(number), row):
+            seen = self.verified(box.folder, str(number), _announced(row))
+            if seen is not None:
+                box.note_seen(number, seen)
+            elif number not in box.told:
                 self.tell(box, number, str(row.get("path", "")))
+
+
+def _digest_in(name: str) -> bytes | None:
+    """Return the content that a working name is named after; None for a folder."""
+    try:
+        return bytes.fromhex(name.split("~", 1)[0])
+    except ValueError:
+        return None
+
+
+def _announced(row: Mapping[str, Any]) -> Expected | None:
+    """Return what a manifest says about an object; None when it says nothing."""
+    try:
+        return Expected(Kind(str(row.get("kind", ""))), digest_of(row))
+    except ValueError:
+        return None
 
 
 class _Failed(Exception):
@@ -403,8 +475,10 @@ class _Run:
             return Code.ALREADY if self._is_done(op, folder, name, before) else Code.MOVED
         proof = before if self._looker.proven(op.path, before, expected) else None
         self._calls.swap(self._stage.folder, work, folder, name)
-        if self._looker.is_expected(self._stage.folder, work, expected, proof):
+        seen = self._applier.verified(self._stage.folder, work, expected, proof)
+        if seen is not None:
             self._calls.rename(self._stage.folder, work, self._box.folder, str(self._first + index))
+            self._box.note_seen(self._first + index, seen)
             return Code.APPLIED
         self._give_back(op, work, ours, folder, name)
         return Code.ALREADY if self._is_done_now(op, folder, name) else Code.MOVED
@@ -432,9 +506,9 @@ class _Run:
             awaited = putting
         seen = self._calls.stat(here, work)
         if _same_object(seen, ours) and self._stage.is_ours(work, seen):
-            self._stage.put_back(work, seen)
+            self._applier.retire(self._box, work, op.path)
         else:
-            self._applier.displace(self._box, here, work, op.path)
+            self._applier.displace(self._box, work, op.path)
 
     def _make_folder(self, folder: Folder, name: str) -> Code:
         try:
@@ -470,7 +544,9 @@ class _Run:
         proof = before if self._looker.proven(op.path, before, expected) else None
         number = self._first + index
         self._calls.rename(folder, name, self._box.folder, str(number))
-        if self._looker.is_expected(self._box.folder, str(number), expected, proof):
+        seen = self._applier.verified(self._box.folder, str(number), expected, proof)
+        if seen is not None:
+            self._box.note_seen(number, seen)
             return Code.APPLIED
         try:
             self._calls.place(self._box.folder, str(number), folder, name)

@@ -44,17 +44,19 @@ class WrongContent(Exception):
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something in the stage that is not ours: it was swapped out of the tree, and the process ended.
+    """Something in the stage under a working name, after its transaction or its process has ended.
 
     Attributes:
         name: Name in the stage.
         txn: Transaction, empty when it cannot be told.
         number: Number of the operation in it, -1 when it cannot be told.
+        ours: It is the content that it is named after; otherwise it was swapped out of the tree.
     """
 
     name: str
     txn: str
     number: int
+    ours: bool
 
 
 def make_calls(root: Root) -> Calls:
@@ -333,8 +335,12 @@ class Stage:
                 return not self.calls.names(inside)
         return False
 
-    def put_back(self, name: str, seen: os.stat_result) -> None:
-        """Take an object of ours back from its working name: content stays for a later try, the rest is removed."""
+    def put_back(self, name: str) -> None:
+        """Take an object of ours back from its working name: content stays for a later try, the rest is removed.
+
+        Only for what has never stood in the tree, or cannot be written into.
+        """
+        seen = self.calls.stat(self.folder, name)
         if stat.S_ISDIR(seen.st_mode):
             self.calls.remove_folder(self.folder, name)
         elif stat.S_ISREG(seen.st_mode):
@@ -342,14 +348,14 @@ class Stage:
         else:
             self.calls.unlink(self.folder, name)
 
-    def sweep(self, txn: str | None = None) -> list[Leftover]:
-        """Tidy up working names: what is ours is taken back, what is not is returned and left where it is.
+    def working(self, txn: str | None = None) -> list[Leftover]:
+        """Return everything under a working name.
 
         Args:
             txn: Only of this transaction, which has just ended; None for all, after a start.
 
         Raises:
-            OSError: something could not be looked at; the rest was not touched.
+            OSError: something could not be looked at.
         """
         found: list[Leftover] = []
         for name in sorted(self.calls.names(self.folder)):
@@ -360,10 +366,9 @@ class Stage:
             if txn is None and stat.S_ISREG(seen.st_mode) and not seen.st_size:
                 # A power cut leaves such ones. Only after a start: a program may be about to write into a young one.
                 self.calls.unlink(self.folder, name)
-            elif not name.endswith("~old") and self.is_ours(name, seen):
-                self.put_back(name, seen)
-            else:
-                found.append(Leftover(name, match[2], int(match[3])))
+                continue
+            ours = not name.endswith("~old") and self.is_ours(name, seen)
+            found.append(Leftover(name, match[2], int(match[3]), ours))
         return found
 
     def recover(self, wanted: Collection[bytes] = ()) -> list[Leftover]:
@@ -375,12 +380,12 @@ class Stage:
             wanted: Digests of open transactions, which are kept when they are sound.
 
         Returns:
-            What is not ours: swapped out of the tree by a transaction that did not end. It stays where it is.
+            What has a working name or none that we give; it stays where it is.
 
         Raises:
             OSError: something could not be looked at.
         """
-        found = self.sweep()
+        found = self.working()
         names = {leftover.name for leftover in found}
         for name in self.calls.names(self.folder):
             if name in names:
@@ -392,7 +397,7 @@ class Stage:
             elif name.startswith("probe-") or name.endswith(_COPY_SUFFIX):
                 self.calls.unlink(self.folder, name)
             elif not name.endswith((PART_SUFFIX, MAP_SUFFIX)):
-                found.append(Leftover(name, "", -1))
+                found.append(Leftover(name, "", -1, ours=False))
         return found
 
     def drop_parts(self, keep: Collection[bytes] = (), *, older_than_s: float = 14 * 86_400) -> None:

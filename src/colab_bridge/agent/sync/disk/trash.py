@@ -13,27 +13,44 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .parts import hash_file
 from .place import Calls, Places
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
+from .verify import Looker, Stamps
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Intent", "Trash", "TrashBox", "TrashEntry", "TrashFault", "digest_of", "remove_all"]
+__all__ = [
+    "DISPLACED",
+    "RETURNED",
+    "Intent",
+    "Seen",
+    "Trash",
+    "TrashBox",
+    "TrashEntry",
+    "TrashFault",
+    "digest_of",
+    "remove_all",
+]
 
 _TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MANIFEST = "manifest"
 _MAX_MANIFEST_BYTES = 128 * 2**20
-_MAX_SEALED_ENTRIES = 20_000
+_COARSEST_CLOCK_S = 3.0  # FAT counts in steps of two seconds
+
+
+DISPLACED = "displaced"
+RETURNED = "returned"
+"""A new version of ours that stood at a path for a moment and was taken back, because a newer save had its place.
+A program may have opened it in that moment, so it is kept until the next look; people are not shown it."""
 
 
 class TrashFault(Exception):
@@ -58,7 +75,7 @@ class Intent:
         number: Number of the operation in its transaction.
         path: Where the object stands.
         why: Name of the action.
-        kind: What it is expected to be: ``file``, ``link`` or ``folder``.
+        kind: What it is expected to be: ``file``, ``link`` or ``folder``; empty when nothing was expected.
         digest: Its fingerprint; of a file the keyed digest.
     """
 
@@ -76,7 +93,7 @@ class TrashEntry:
     Attributes:
         id: ``<txn>/<n>``, for :meth:`Trash.restore`.
         path: Where it stood, empty when that is not known.
-        why: Name of the action that moved it out; ``displaced`` for what was saved in the middle of one.
+        why: Name of the action that moved it out; :data:`DISPLACED` for what was saved in the middle of one.
         kind: ``file``, ``link`` or ``folder``.
         size: Bytes; of a folder those of everything in it.
         removed_s: When, seconds since 1970.
@@ -90,6 +107,38 @@ class TrashEntry:
     size: int
     removed_s: float
     digest: bytes
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How an object in the trash looked when its content was known.
+
+    Attributes:
+        stamps: See :data:`~.verify.Stamps`.
+        digest: Fingerprint of the content.
+        when_s: Seconds since 1970.
+    """
+
+    stamps: Stamps
+    digest: bytes
+    when_s: float
+
+    @property
+    def is_racy(self) -> bool:
+        """Whether a write right after it could have left the same stamps: clocks of file systems are coarse."""
+        return any(stamp[1] > (self.when_s - _COARSEST_CLOCK_S) * 1e9 for stamp in self.stamps.values())
+
+    def to_json(self) -> list[Any]:
+        """Return the form in the manifest."""
+        return [self.stamps, self.digest.hex(), self.when_s]
+
+    @classmethod
+    def from_json(cls, row: Any) -> Seen:
+        """Read the form in the manifest; what is damaged looks like nothing, so it is compared by content."""
+        try:
+            return cls({str(path): list(stamp) for path, stamp in row[0].items()}, bytes.fromhex(row[1]), float(row[2]))
+        except (TypeError, ValueError, LookupError, AttributeError):
+            return cls({}, b"", 0.0)
 
 
 class TrashBox:
@@ -106,6 +155,7 @@ class TrashBox:
         self.folder = folder
         self.txn = txn
         self._rows = list(_read_manifest(calls, folder))
+        self._seen: dict[int, Seen] = {}
 
     def announce(self, intents: Sequence[Intent], now_s: float) -> None:
         """Write down what may come, before anything moves.
@@ -154,19 +204,14 @@ class TrashBox:
         used: list[int] = [row["n"] for row in self._rows if isinstance(row.get("n"), int)]
         return max([*used, *self.numbers(), -1]) + 1
 
-    def take_displaced(self, source: Folder, name: str, path: str, now_s: float) -> int:
-        """Move an object here that somebody saved in the middle of an operation.
-
-        Returns:
-            Its number.
+    def take(self, source: Folder, name: str, intent: Intent, now_s: float) -> None:
+        """Move an object here that nobody announced.
 
         Raises:
             OSError: it is where it was.
         """
-        number = self.free_number()
-        self._append([{"n": number, "path": path, "why": "displaced", "kind": "", "digest": "", "t": now_s}])
-        self.calls.rename(source, name, self.folder, str(number))
-        return number
+        self.announce([intent], now_s)
+        self.calls.rename(source, name, self.folder, str(intent.number))
 
     def note_told(self, number: int) -> None:
         """Write down that the conflict store has an object, so that it is not told again after a crash."""
@@ -177,22 +222,28 @@ class TrashBox:
         """Numbers of the objects that the conflict store has."""
         return {row["told"] for row in self._rows if isinstance(row.get("told"), int)}
 
+    def note_seen(self, number: int, seen: Seen) -> None:
+        """Remember how an object looked *before* its content was found to be what it should be.
+
+        The order matters: a program that still had it open may write at any time after that, also before the seal.
+        """
+        self._seen[number] = seen
+
     def seal(self) -> None:
-        """Write down how every object looks at the end of the transaction.
+        """Write down how the objects looked when they were verified; the transaction has ended.
 
         Raises:
-            OSError: something could not be looked at, or nothing could be written.
+            OSError: nothing could be written.
         """
-        self._append(
-            [{"seals": {str(number): _look(self.calls, self.folder, str(number)) for number in self.numbers()}}]
-        )
+        rows = {str(number): seen.to_json() for number, seen in {**self.seen(), **self._seen}.items()}
+        self._append([{"seals": rows, "t": time.time()}])
 
-    def seals(self) -> dict[str, dict[str, list[int]]]:
-        """Return the looks of the objects by their number, as last written down."""
-        found: dict[str, dict[str, list[int]]] = {}
+    def seen(self) -> dict[int, Seen]:
+        """Return the looks of the objects, as last written down."""
+        found: dict[int, Seen] = {}
         for row in self._rows:
             if isinstance(row.get("seals"), dict):
-                found = row["seals"]
+                found = {int(number): Seen.from_json(seen) for number, seen in row["seals"].items()}
         return found
 
     def close(self) -> None:
@@ -222,8 +273,8 @@ class Trash:
 
     def __init__(self, root: Root, key: bytes, calls: Calls) -> None:
         self._root = root
-        self._key = key
         self._calls = calls
+        self._looker = Looker(calls, key, None)
         self.folder: Folder = root.folder(f"{STATE_FOLDER}/trash")
 
     def box(self, txn: str, *, create: bool = True) -> TrashBox:
@@ -251,11 +302,11 @@ class Trash:
         return sorted(name for name in self._calls.names(self.folder) if _TXN.fullmatch(name))
 
     def list(self) -> list[TrashEntry]:
-        """Return everything in the trash, the newest first."""
+        """Return what people may want back, the newest first."""
         found: list[TrashEntry] = []
         for txn in self.transactions():
             with self.box(txn, create=False) as box:
-                found.extend(self._entries(box))
+                found.extend(entry for entry in self._entries(box) if entry.why != RETURNED)
         return sorted(found, key=lambda entry: (-entry.removed_s, entry.id))
 
     def _entries(self, box: TrashBox) -> Iterator[TrashEntry]:
@@ -361,29 +412,28 @@ class Trash:
         except FileNotFoundError:
             return []
         with box:
-            before = box.seals()
-            changed = {
-                number
-                for number in box.numbers()
-                if str(number) in before
-                and _look(self._calls, box.folder, str(number)) != before[str(number)]
-                and not self._is_as_expected(box, number)
-            }
+            changed: set[int] = set()
+            known = box.seen()
+            for number in sorted({*known} & {*box.numbers()}):
+                seen = self._looked_again(box, number, known[number])
+                if seen.digest != known[number].digest:
+                    changed.add(number)
+                elif box.row(number).get("why") == RETURNED:
+                    self._calls.unlink(box.folder, str(number))
+                box.note_seen(number, seen)
             found = [entry for entry in self._entries(box) if int(entry.id.partition("/")[2]) in changed]
-            if changed:
-                box.seal()
+            box.seal()
         return found
 
-    def _is_as_expected(self, box: TrashBox, number: int) -> bool:
-        """Stamps move also by a chmod or a backup program; the content decides where its digest is known."""
-        digest = digest_of(box.row(number))
-        if not digest or not stat.S_ISREG(self._calls.stat(box.folder, str(number)).st_mode):
-            return False
-        fd = self._calls.open_file(box.folder, str(number))
-        try:
-            return hash_file(self._calls, fd, self._key) == digest
-        finally:
-            os.close(fd)
+    def _looked_again(self, box: TrashBox, number: int, before: Seen) -> Seen:
+        """Stamps move also by a chmod or a backup program, and they are coarse; in doubt the content decides."""
+        name, now_s = str(number), time.time()
+        stamps = self._looker.stamps(box.folder, name)
+        if stamps == before.stamps and not before.is_racy:
+            return before
+        kind = self._looker.kind_of(self._calls.stat(box.folder, name))
+        digest = b"" if kind is None else self._looker.fingerprint(box.folder, name, kind)
+        return Seen(stamps, digest, now_s)
 
     def prune(self, *, max_bytes: int, max_age_s: float, keep: Collection[str] = (), now_s: float | None = None) -> int:
         """Remove what is too old, and the oldest of what is too much.
@@ -458,35 +508,12 @@ def _read_manifest(calls: Calls, folder: Folder) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def digest_of(row: dict[str, Any]) -> bytes:
+def digest_of(row: Mapping[str, Any]) -> bytes:
     """Return the fingerprint in a row of a manifest, empty when there is none."""
     try:
         return bytes.fromhex(str(row.get("digest", "")))
     except ValueError:
         return b""
-
-
-def _stamp(seen: os.stat_result) -> list[int]:
-    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
-
-
-def _look(calls: Calls, folder: Folder, name: str) -> dict[str, list[int]]:
-    """Return the stamps of an object and of what is in it, by path."""
-    found: dict[str, list[int]] = {}
-
-    def visit(inside: Folder, leaf: str, path: str) -> None:
-        seen = calls.stat(inside, leaf)
-        if len(found) >= _MAX_SEALED_ENTRIES:
-            return
-        if not stat.S_ISDIR(seen.st_mode):
-            found[path] = _stamp(seen)
-            return
-        with calls.child(inside, leaf) as below:
-            for one in sorted(calls.names(below)):
-                visit(below, one, f"{path}/{one}")
-
-    visit(folder, name, "")
-    return found
 
 
 def _size(calls: Calls, folder: Folder, name: str, seen: os.stat_result) -> int:

@@ -12,11 +12,14 @@ from .parts import hash_file
 from .place import Calls
 from .platform_folder import Folder
 
-__all__ = ["Known", "Looker"]
+__all__ = ["Known", "Looker", "Stamps"]
 
 Known = Callable[[str], "tuple[tuple[int, int, int, int, int, int], bytes] | None"]
 """Path to (stamps, digest) as the last scan trusted them; None when it did not, or the file is racy."""
 _SMALL_BYTES = 2**20
+
+Stamps = dict[str, "list[int]"]
+"""Size, mtime_ns and inode of an object, or of the files in it, by path."""
 
 
 class Looker:
@@ -39,6 +42,31 @@ class Looker:
         if kind is Kind.FILE:
             return stat.S_ISREG(seen.st_mode)
         return stat.S_ISLNK(seen.st_mode) if kind is Kind.LINK else stat.S_ISDIR(seen.st_mode)
+
+    @classmethod
+    def kind_of(cls, seen: os.stat_result) -> Kind | None:
+        """Return the kind of an object; None for special files."""
+        return next((kind for kind in Kind if cls.is_kind(seen, kind)), None)
+
+    def stamps(self, folder: Folder, name: str) -> Stamps:
+        """Return by what a later write into an object, or into a file in it, will be noticed.
+
+        Raises:
+            OSError: it could not be looked at.
+        """
+        found: Stamps = {}
+        self._stamps(folder, name, "", found)
+        return found
+
+    def _stamps(self, folder: Folder, name: str, path: str, found: Stamps) -> None:
+        seen = self._calls.stat(folder, name)
+        if not stat.S_ISDIR(seen.st_mode):
+            # Without ctime, which every rename moves.
+            found[path] = [seen.st_size, seen.st_mtime_ns, seen.st_ino]
+            return
+        with self._calls.child(folder, name) as inside:
+            for one in sorted(self._calls.names(inside)):
+                self._stamps(inside, one, f"{path}/{one}", found)
 
     def proven(self, path: str, seen: os.stat_result, expected: Expected) -> bool:
         """Return whether the stamps alone prove that a file at a path has the expected content."""
@@ -72,9 +100,14 @@ class Looker:
             return False
         if before is not None and seen.st_size > _SMALL_BYTES and _same_but_moved(seen, before):
             return True
-        return self._fingerprint(folder, name, expected.kind) == expected.digest
+        return self.fingerprint(folder, name, expected.kind) == expected.digest
 
-    def _fingerprint(self, folder: Folder, name: str, kind: Kind) -> bytes:
+    def fingerprint(self, folder: Folder, name: str, kind: Kind) -> bytes:
+        """Return the fingerprint of an object, by its content.
+
+        Raises:
+            OSError: it could not be read.
+        """
         if kind is Kind.LINK:
             return link_digest(self._calls.read_link(folder, name))
         if kind is Kind.FOLDER:
@@ -90,12 +123,12 @@ class Looker:
         children: dict[str, Expected] = {}
         for name in self._calls.names(folder):
             seen = self._calls.stat(folder, name)
-            kind = next((kind for kind in Kind if self.is_kind(seen, kind)), None)
+            kind = self.kind_of(seen)
             shown = normalize("NFC", name)
             if kind is None or shown in children:
                 # Special files and twins stand in no tree, so the folder is none that could be expected.
                 return b""
-            children[shown] = Expected(kind, self._fingerprint(folder, name, kind))
+            children[shown] = Expected(kind, self.fingerprint(folder, name, kind))
         return folder_fingerprint(children)
 
 
