@@ -26,7 +26,7 @@ import shutil
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +59,9 @@ _NAME = re.compile(r"(\d{20})\.rec(\.damaged)?\Z")
 _MAX_ORIGIN = 2**64 - 1
 # The fewest bytes that an entry had in any version of the format.
 _SMALLEST_ENTRY_BYTES = 32
+# The newest entries that are kept in memory as well, for readers that are up to date; each kernel has a record.
+_RECENT_BYTES = 64 * 1024
+_RECENT_ENTRY_BYTES = 8 * 1024
 # After this much the guard of the disk is asked again.
 _GUARDED_BYTES = 1024 * 1024
 # These say that the file is gone or unreadable for good; others (too many open files) may pass.
@@ -103,6 +106,7 @@ class Record:
         segment_bytes: int,
         max_bytes: int,
         ring_bytes: int,
+        recent_bytes: int,
         clock: Monotonic,
         guard: Callable[[], None] | None,
     ) -> None:
@@ -123,6 +127,9 @@ class Record:
         self._ring_limit = ring_bytes
         self._ring_bytes = 0
         self._retry_at = 0.0
+        self._recent: deque[Entry] = deque()
+        self._recent_limit = recent_bytes
+        self._recent_bytes = 0
 
     @classmethod
     def open(
@@ -132,6 +139,7 @@ class Record:
         segment_bytes: int = _SEGMENT_BYTES,
         max_bytes: int = _MAX_BYTES,
         ring_bytes: int = _RING_BYTES,
+        recent_bytes: int = _RECENT_BYTES,
         clock: Monotonic | None = None,
         guard: Callable[[], None] | None = None,
     ) -> Self:
@@ -145,6 +153,7 @@ class Record:
             segment_bytes: Size at which a new file is begun; a single larger entry gets a file of its own.
             max_bytes: Size of all files above which the oldest goes.
             ring_bytes: Memory for entries that the disk refused.
+            recent_bytes: Memory for the newest small entries: a reader that is up to date needs no file then.
             clock: Monotonic time for the retries after such a refusal.
             guard: Asked before about each MiB; raises OSError when the disk must not be filled any further, which is
                 like a disk that is full.
@@ -154,6 +163,7 @@ class Record:
             segment_bytes=segment_bytes,
             max_bytes=max_bytes,
             ring_bytes=ring_bytes,
+            recent_bytes=recent_bytes,
             clock=clock or _SystemClock(),
             guard=guard,
         )
@@ -220,6 +230,8 @@ class Record:
         if not 0 <= origin <= _MAX_ORIGIN:
             raise ValueError(f"{origin} cannot be an origin")
         chunks, length = body_chunks(body)
+        if length <= _RECENT_ENTRY_BYTES and len(chunks) > 1:
+            chunks = [b"".join(chunks)]
         seq = self.next_seq
         if not self.degraded or (self._clock.monotonic() >= self._retry_at and self._resume()):
             try:
@@ -228,6 +240,8 @@ class Record:
                 self._degrade(error)
         if self.degraded:
             self._keep(Entry(seq, kind, time_s, b"".join(chunks), origin))
+        else:
+            self._remember(seq, kind, time_s, chunks, length, origin)
         self.next_seq = seq + 1
         self.last_origin = max(self.last_origin, origin)
         self._wake()
@@ -252,6 +266,8 @@ class Record:
         """
         max_entries = max(1, max_entries)
         after = max(0, after)
+        if self._recent and self._recent[0].seq <= after + 1 < self.next_seq:
+            return _first_of(self._recent, after, max_bytes, max_entries)
         while after + 1 < self.next_seq:
             index = self._segment_for(after)
             if index is None:
@@ -265,6 +281,7 @@ class Record:
         """Give no number below ``next_seq`` any more; one that is not above the present one changes nothing."""
         if next_seq > self.next_seq:
             self._seal()
+            self._forget_recent()
             self.next_seq = next_seq
 
     def set_limit(self, max_bytes: int) -> None:
@@ -289,6 +306,7 @@ class Record:
         if self.degraded and self._ring:
             self._resume()
         self._seal()
+        self._forget_recent()
         self.closed = True
         self._wake()
 
@@ -381,7 +399,24 @@ class Record:
         while self._total_bytes > self._max_bytes and len(self._segments) > 1:
             self._forget(self._segments[0])
 
+    def _remember(
+        self, seq: int, kind: EntryKind, time_s: float, chunks: Sequence[Body], length: int, origin: int
+    ) -> None:
+        """Keep the newest entries in memory, without a gap."""
+        if length > _RECENT_ENTRY_BYTES or not self._recent_limit:
+            self._forget_recent()
+            return
+        self._recent.append(Entry(seq, kind, time_s, b"".join(chunks), origin))
+        self._recent_bytes += length + _ENTRY_OVERHEAD_BYTES
+        while self._recent_bytes > self._recent_limit:
+            self._recent_bytes -= len(self._recent.popleft().body) + _ENTRY_OVERHEAD_BYTES
+
+    def _forget_recent(self) -> None:
+        self._recent.clear()
+        self._recent_bytes = 0
+
     def _forget(self, segment: SegmentFile) -> None:
+        self._forget_recent()
         self._segments.remove(segment)
         self._total_bytes -= segment.size_bytes
         # A file that another program holds open on Windows stays, and is found and removed at the next start.
@@ -406,6 +441,7 @@ class Record:
             log.warning("record kept in memory", extra={"folder": str(self.folder), "reason": reason})
         self.degraded = f"output is kept in memory only, because {self.folder} cannot be written: {reason}"
         self._retry_at = self._clock.monotonic() + _RETRY_S
+        self._forget_recent()
         self._seal()
 
     def _resume(self) -> bool:
@@ -481,19 +517,24 @@ class Record:
             self._drop(segment)
 
     def _read_ring(self, after: int, max_bytes: int, max_entries: int) -> list[Entry]:
-        entries: list[Entry] = []
-        taken = 0
-        for entry in self._ring:
-            if entry.seq <= after:
-                continue
-            taken += len(entry.body)
-            if entries and (taken > max_bytes or len(entries) >= max_entries):
-                break
-            entries.append(entry)
-        return entries
+        return _first_of(self._ring, after, max_bytes, max_entries)
 
     def _wake(self) -> None:
         """Learn that there is something new, or that the record was closed; for subclasses."""
+
+
+def _first_of(kept: Iterable[Entry], after: int, max_bytes: int, max_entries: int) -> list[Entry]:
+    """Return the first entries behind a number, of those kept in memory, within the limits; at least one."""
+    entries: list[Entry] = []
+    taken = 0
+    for entry in kept:
+        if entry.seq <= after:
+            continue
+        taken += len(entry.body)
+        if entries and (taken > max_bytes or len(entries) >= max_entries):
+            break
+        entries.append(entry)
+    return entries
 
 
 def _spans(segment: SegmentFile) -> list[tuple[int, int]]:

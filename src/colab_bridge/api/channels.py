@@ -1,7 +1,8 @@
 """A kernel's messages over a WebSocket, for front ends.
 
-Down: 8 bytes little-endian number, then the message in the v1 framing. Up: the message alone. Each viewer reads the
-record at its own speed, so a slow one holds up nobody.
+Down: 8 bytes little-endian number, then the message in the v1 framing; for viewers that ask for batches several of
+those in one frame, each with its length. Up: the message alone. Each viewer reads the record at its own speed, so a
+slow one holds up nobody.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import struct
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import anyio
@@ -26,6 +28,9 @@ __all__ = ["channels_router"]
 log = logging.getLogger(__name__)
 
 _SEQ = struct.Struct("<Q")
+_SEQ_AND_LENGTH = struct.Struct("<QQ")
+PassDown = Callable[[WebSocket, list[Entry]], Awaitable[None]]
+
 _STATES = {"link": None, "died": "dead", "restarted": "starting"}
 
 
@@ -34,18 +39,20 @@ def channels_router(app: App) -> APIRouter:
     router = APIRouter()
 
     @router.websocket("/kernels/{kernel_id}/channels")
-    async def channels(socket: WebSocket, kernel_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0) -> None:
+    async def channels(
+        socket: WebSocket, kernel_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0, batch: bool = False
+    ) -> None:
         await socket.accept()
         try:
             hub = app.pool.hub(kernel_id)
         except RuntimeLostError as error:
             await socket.close(4404, error.message[:100])
             return
-        attached = {"type": "attached", "state": str(hub.state), "next_seq": hub.record.next_seq}
+        attached = {"type": "attached", "state": str(hub.state), "next_seq": hub.record.next_seq, "batch": batch}
         async with app.front_ends.attached(kernel_id):
             try:
                 await socket.send_text(json.dumps(attached))
-                await _relay(app, socket, hub, after)
+                await _relay(app, socket, hub, after, _pass_down_together if batch else _pass_down_singly)
             except* (WebSocketDisconnect, RuntimeError) as group:
                 # Starlette raises RuntimeError for a send after the peer's close; both mean that the viewer has gone.
                 reason = type(group.exceptions[0]).__name__
@@ -54,7 +61,7 @@ def channels_router(app: App) -> APIRouter:
     return router
 
 
-async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int) -> None:
+async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, pass_down: PassDown) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def upwards() -> None:
@@ -75,8 +82,7 @@ async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int) -> Non
         async for batch in hub.entries(after):
             if batch[0].seq > cursor + 1:
                 await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
-            for entry in batch:
-                await _pass_down(socket, entry)
+            await pass_down(socket, batch)
             cursor = batch[-1].seq
         if not app.stopping.is_set():
             await _send(socket, {"type": "state", "state": "gone", "text": hub.died or "the kernel was shut down"})
@@ -100,10 +106,31 @@ async def _take(socket: WebSocket, hub: HubKernel) -> None:
         log.warning("dropped a message of a front end", extra={"kernel": hub.id, "reason": str(error)})
 
 
-async def _pass_down(socket: WebSocket, entry: Entry) -> None:
-    if entry.kind is EntryKind.DOWN:
-        await socket.send_bytes(_SEQ.pack(entry.seq) + entry.body)
-    elif entry.kind is EntryKind.NOTE and (text := _state_text(note_of(entry))) is not None:
+async def _pass_down_singly(socket: WebSocket, batch: list[Entry]) -> None:
+    for entry in batch:
+        if entry.kind is EntryKind.DOWN:
+            await socket.send_bytes(_SEQ.pack(entry.seq) + entry.body)
+        else:
+            await _pass_note(socket, entry)
+
+
+async def _pass_down_together(socket: WebSocket, batch: list[Entry]) -> None:
+    """Send what may go into one frame in one: each frame costs both sides a turn and a call of the system."""
+    pieces: list[bytes] = []
+    for entry in batch:
+        if entry.kind is EntryKind.DOWN:
+            pieces += (_SEQ_AND_LENGTH.pack(entry.seq, len(entry.body)), entry.body)
+        elif entry.kind is EntryKind.NOTE:
+            if pieces:
+                await socket.send_bytes(b"".join(pieces))
+                pieces = []
+            await _pass_note(socket, entry)
+    if pieces:
+        await socket.send_bytes(b"".join(pieces))
+
+
+async def _pass_note(socket: WebSocket, entry: Entry) -> None:
+    if entry.kind is EntryKind.NOTE and (text := _state_text(note_of(entry))) is not None:
         await _send(socket, text)
 
 

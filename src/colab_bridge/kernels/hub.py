@@ -516,8 +516,9 @@ class HubKernel:
             if batch:
                 cursor = batch[-1].seq
                 yield batch
-                # A reader that never waits would starve the loop while it catches up.
-                await asyncio.sleep(0)
+                if cursor + 1 < self.record.next_seq:
+                    # A reader that never waits would starve the loop while it catches up.
+                    await asyncio.sleep(0)
             elif self.record.closed:
                 return
             else:

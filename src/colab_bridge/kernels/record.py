@@ -32,7 +32,8 @@ class MessageRecord(Record):
 
     async def wait(self, after: int) -> None:
         """Return as soon as there is an entry behind ``after``, or the record is closed."""
-        await anyio.lowlevel.checkpoint()
+        if self.next_seq - 1 > after or self.closed:
+            await anyio.lowlevel.checkpoint()
         while self.next_seq - 1 <= after and not self.closed:
             if self._news is None:
                 self._news = anyio.Event()

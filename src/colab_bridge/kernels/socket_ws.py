@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.kernels.netloc import address_of, is_loopback, tls_context, translate, ws_base_url
+from colab_bridge.kernels.prompt_send import send_promptly
 from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.wire.jupyter_ws import V1_SUBPROTOCOL
@@ -55,6 +56,11 @@ class KernelSocket(ClientConnection):
         """Send a message; what comes back for it is acknowledged at once, however much was before."""
         self._pongs_left = PONG_BURST
         await super().send(*arguments, **options)
+
+    def send_now(self, data: str | bytes) -> bool:
+        """Send a message as :meth:`send` does, from a callback; see :func:`.prompt_send.send_promptly`."""
+        self._pongs_left = PONG_BURST
+        return send_promptly(self, data)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the network."""

@@ -102,6 +102,7 @@ class WebSocketUpstream:
         self._ping_timeout = ping_timeout
         self._queue: deque[RawMessage] = deque()
         self._queued_bytes = 0
+        self._writing = False
         self._wake_writer = asyncio.Event()
         self._busy = asyncio.Event()
         self._background_at = float("-inf")
@@ -136,9 +137,20 @@ class WebSocketUpstream:
                 hint="wait until the connection is back, then send it again",
                 code="CB-USER-BACKLOG",
             )
-        self._queue.append(message)
-        self._queued_bytes += size
-        self._wake_writer.set()
+        if self._queue or self._writing or not self._send_now(message):
+            self._queue.append(message)
+            self._queued_bytes += size
+            self._wake_writer.set()
+
+    def _send_now(self, message: RawMessage) -> bool:
+        if self._connection is None:
+            return False
+        data = encode(message, self._connection.subprotocol)
+        if not self._connection.send_now(data):
+            return False
+        self._written_bytes += len(data)
+        self._sent_at = asyncio.get_running_loop().time()
+        return True
 
     def reconnect(self) -> None:
         """Make the connection anew, because the kernel was restarted on purpose and is another process now."""
@@ -301,10 +313,13 @@ class WebSocketUpstream:
             data = encode(message, connection.subprotocol)
             self._written_bytes += len(data)
             self._sent_at = asyncio.get_running_loop().time()
+            self._writing = True
             try:
                 await connection.send(data)
             except ConnectionClosed:
                 return
+            finally:
+                self._writing = False
 
     async def _watch(self, endpoint: Endpoint, connection: KernelSocket) -> None:
         """Cut a connection that shows no sign of life: no byte from the server, and none of ours taken over."""

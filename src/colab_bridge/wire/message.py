@@ -17,6 +17,8 @@ __all__ = ["CHANNELS", "PROTOCOL_VERSION", "MessageError", "RawMessage", "dump_j
 
 CHANNELS = ("shell", "control", "stdin", "iopub")
 PROTOCOL_VERSION = "5.4"
+#: A status or a reply is looked at by several rules; what people print is looked at once.
+KEPT_CONTENT_BYTES = 4096
 
 
 class MessageError(ValueError):
@@ -40,7 +42,7 @@ class RawMessage:
         buffers: Binary attachments, in order.
     """
 
-    __slots__ = ("_header", "_parent", "buffers", "channel", "content", "header", "metadata", "parent")
+    __slots__ = ("_content", "_header", "_parent", "buffers", "channel", "content", "header", "metadata", "parent")
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class RawMessage:
         self.buffers = list(buffers)
         self._header: dict[str, Any] | None = None
         self._parent: dict[str, Any] | None = None
+        self._content: dict[str, Any] | None = None
 
     @classmethod
     def build(
@@ -127,12 +130,17 @@ class RawMessage:
         return self._parent
 
     def content_fields(self) -> dict[str, Any]:
-        """Parse and return the content; parsed anew at each call, since most messages pass unread.
+        """Return the parsed content, not to be changed. A large one is parsed anew at each call and not kept.
 
         Raises:
             MessageError: it is no JSON object.
         """
-        return _parse_object(self.content, "content")
+        if self._content is not None:
+            return self._content
+        content = _parse_object(self.content, "content")
+        if len(self.content) <= KEPT_CONTENT_BYTES:
+            self._content = content
+        return content
 
     def metadata_fields(self) -> dict[str, Any]:
         """Parse and return the metadata.

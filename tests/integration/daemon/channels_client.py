@@ -19,6 +19,7 @@ from colab_bridge.wire.message import RawMessage
 from daemon_home import DaemonHome
 
 _SEQ = struct.Struct("<Q")
+_SEQ_AND_LENGTH = struct.Struct("<QQ")
 
 
 class Channels:
@@ -29,6 +30,7 @@ class Channels:
         self.session = uuid.uuid4().hex
         self.numbered: list[tuple[int, RawMessage]] = []
         self.texts: list[dict[str, Any]] = []
+        self.frames = 0
         self.close_code: int | None = None
         self._changed = anyio.Event()
 
@@ -47,12 +49,23 @@ class Channels:
                 if isinstance(data, str):
                     self.texts.append(json.loads(data))
                 else:
-                    self.numbered.append((_SEQ.unpack_from(data)[0], decode_v1(data[_SEQ.size :])))
+                    self._take(data)
                 self._wake()
         except ConnectionClosed:
             pass
         self.close_code = self.socket.close_code
         self._wake()
+
+    def _take(self, data: bytes) -> None:
+        self.frames += 1
+        if not self.texts[0]["batch"]:
+            self.numbered.append((_SEQ.unpack_from(data)[0], decode_v1(data[_SEQ.size :])))
+            return
+        position = 0
+        while position < len(data):
+            seq, length = _SEQ_AND_LENGTH.unpack_from(data, position)
+            position += _SEQ_AND_LENGTH.size + length
+            self.numbered.append((seq, decode_v1(data[position - length : position])))
 
     def _wake(self) -> None:
         self._changed.set()
@@ -99,19 +112,23 @@ class Channels:
 
 
 @contextlib.asynccontextmanager
-async def dial(client: DaemonClient, kernel: str, after: int = 0) -> AsyncIterator[ClientConnection]:
+async def dial(
+    client: DaemonClient, kernel: str, after: int = 0, *, batch: bool = False
+) -> AsyncIterator[ClientConnection]:
     """Open the bare WebSocket; nothing is read from it."""
     address = client.address
-    url = f"ws://{address.host}/v1/kernels/{kernel}/channels?after={after}"
+    url = f"ws://{address.host}/v1/kernels/{kernel}/channels?after={after}&batch={int(batch)}"
     headers = {"Authorization": f"Bearer {address.token}"}
     async with connect(url, additional_headers=headers, max_size=None, ping_interval=None, proxy=None) as socket:
         yield socket
 
 
 @contextlib.asynccontextmanager
-async def channels(client: DaemonClient, kernel: str, after: int = 0) -> AsyncIterator[Channels]:
+async def channels(
+    client: DaemonClient, kernel: str, after: int = 0, *, batch: bool = False
+) -> AsyncIterator[Channels]:
     """Connect, and read in the background."""
-    async with dial(client, kernel, after) as socket, anyio.create_task_group() as tasks:
+    async with dial(client, kernel, after, batch=batch) as socket, anyio.create_task_group() as tasks:
         found = Channels(socket)
         tasks.start_soon(found.read)
         await found.until(lambda: found.texts)

@@ -33,6 +33,17 @@ async def test_the_first_text_says_where_the_kernel_stands(home: DaemonHome, ker
         assert front.texts[0]["next_seq"] >= 1
 
 
+async def test_messages_come_together_where_that_is_asked_for(home: DaemonHome, kernel: str) -> None:
+    async with channels(home.client(), kernel) as front:
+        await front.execute("for n in range(500): print(n, flush=True)")
+        singly = front.numbered
+    async with channels(home.client(), kernel, batch=True) as late:
+        await late.until(lambda: late.numbered and late.last_seq >= singly[-1][0])
+        assert late.texts[0]["batch"]
+        assert late.numbered[: len(singly)] == singly
+        assert late.frames < len(singly) / 10
+
+
 async def test_two_front_ends_keep_their_own_replies(home: DaemonHome, kernel: str) -> None:
     async with channels(home.client(), kernel) as one, channels(home.client(), kernel) as two:
         first = await one.submit("import time; time.sleep(0.3); print('one'); 1")

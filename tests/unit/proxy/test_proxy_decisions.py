@@ -184,6 +184,22 @@ def test_a_record_that_is_shorter_than_what_was_shown_is_followed_from_its_end()
     assert [e[0] if isinstance(e, tuple) else e for e in events.seen] == ["lost", "up", "idle", "m6"]
 
 
+def batch(*frames: bytes) -> bytes:
+    return b"".join(one[:8] + (len(one) - 8).to_bytes(8, "little") + one[8:] for one in frames)
+
+
+def test_a_frame_with_several_messages_is_taken_apart() -> None:
+    events = Events()
+    found = link(events, after=1)
+    found._take(json.dumps({"type": "attached", "state": "idle", "next_seq": 9, "batch": True}))
+    events.seen.clear()
+    unreadable = (3).to_bytes(8, "little") + b"?"
+    found._take(batch(frame(1, "old"), frame(2, "a"), unreadable, frame(4, "b")))
+    found._take(batch(frame(5, "c"), frame(6, "cut"))[:-1])
+    found._take(batch(frame(7, "d")))
+    assert events.seen == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     "damaged",
     [

@@ -161,7 +161,7 @@ def test_a_body_too_long_for_the_format_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the limit on open files is POSIX")
 def test_running_out_of_descriptors_loses_nothing(tmp_path: Path) -> None:
-    record = MessageRecord.open(tmp_path / "r")
+    record = MessageRecord.open(tmp_path / "r", recent_bytes=0)
     bodies = fill(record, 3)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -171,6 +171,24 @@ def test_running_out_of_descriptors_loses_nothing(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [entry.body for entry in record.read(0)] == bodies
+
+
+def test_the_newest_entries_are_read_without_a_file(tmp_path: Path) -> None:
+    record = MessageRecord.open(tmp_path / "r", recent_bytes=2_000)
+    bodies = fill(record, 30)
+    for file in (tmp_path / "r").iterdir():
+        file.write_bytes(b"")
+    assert [entry.body for entry in record.read(27)] == bodies[27:]
+    assert [entry.seq for entry in record.read(27, max_entries=2)] == [28, 29]
+    assert record.read(0) == []
+
+
+def test_a_large_entry_between_small_ones_hides_none_of_them(tmp_path: Path) -> None:
+    record = MessageRecord.open(tmp_path / "r")
+    bodies = [b"a", b"b" * 100_000, b"c"]
+    for body in bodies:
+        record.append(EntryKind.DOWN, body, 0.0)
+    assert [record.read(n)[0].body for n in range(3)] == bodies
 
 
 async def wait_and_note(record: MessageRecord, after: int, woken: list[int]) -> None:

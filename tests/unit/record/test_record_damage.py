@@ -88,7 +88,7 @@ def test_damage_in_an_old_segment_is_found_when_it_is_read(tmp_path: Path) -> No
 
 
 def test_damage_that_happens_while_the_record_is_open_is_skipped(tmp_path: Path) -> None:
-    record = MessageRecord.open(tmp_path)
+    record = MessageRecord.open(tmp_path, recent_bytes=0)
     for seq in range(1, 11):
         record.append(EntryKind.DOWN, f"{seq:>{BODY}}".encode(), 0.0)
     with files(tmp_path)[0].open("r+b") as file:
@@ -101,7 +101,7 @@ def test_damage_that_happens_while_the_record_is_open_is_skipped(tmp_path: Path)
 
 @pytest.mark.parametrize("lost", [5, 10])
 def test_a_body_that_changes_while_the_record_is_open_is_not_handed_out(tmp_path: Path, lost: int) -> None:
-    record = MessageRecord.open(tmp_path)
+    record = MessageRecord.open(tmp_path, recent_bytes=0)
     for seq in range(1, 11):
         record.append(EntryKind.DOWN, f"{seq:>{BODY}}".encode(), 0.0)
     with files(tmp_path)[0].open("r+b") as file:
@@ -145,7 +145,7 @@ def test_a_foreign_file_in_the_middle_is_skipped(tmp_path: Path) -> None:
 
 
 def test_segments_that_somebody_removed_are_a_gap(tmp_path: Path) -> None:
-    record = MessageRecord.open(tmp_path, segment_bytes=500)
+    record = MessageRecord.open(tmp_path, segment_bytes=500, recent_bytes=0)
     for seq in range(1, 101):
         record.append(EntryKind.DOWN, f"{seq:>{BODY}}".encode(), 0.0)
     gone, following = files(tmp_path)[1:3]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from colab_bridge.client.address import Address
 from colab_bridge.client.daemon import segment
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError
+from colab_bridge.kernels.prompt_send import send_promptly
 from colab_bridge.kernels.proxy.outbox import Outbox
 from colab_bridge.kernels.proxy.process_events import say
 from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
@@ -24,7 +26,8 @@ from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["ChannelLink", "LinkEvents"]
 
-_SEQ_BYTES = 8
+_SEQ = struct.Struct("<Q")
+_SEQ_AND_LENGTH = struct.Struct("<QQ")
 _CLOSE_NO_KERNEL = 4404
 _CLOSE_KERNEL_GONE = 4410
 _CLOSE_DAEMON_STOPS = 1012
@@ -83,16 +86,17 @@ class ChannelLink:
         self._reach = reach
         self._outbox = outbox
         self._events = events
-        self._outgoing: asyncio.Queue[RawMessage] | None = None
+        self._writer: _Writer | None = None
         self._wanted = asyncio.Event()
         self._stopped_on_purpose = False
         self._delay_s = 0.0
+        self._batched = False
 
     def send(self, message: RawMessage) -> None:
         """Send a message that the outbox holds already; without a connection the outbox alone keeps it."""
         self._wanted.set()
-        if self._outgoing is not None:
-            self._outgoing.put_nowait(message)
+        if self._writer is not None:
+            self._writer.send(message)
 
     async def run(self) -> None:
         """Relay until cancelled.
@@ -129,7 +133,7 @@ class ChannelLink:
             raise error
 
     async def _converse(self, address: Address) -> None:
-        url = f"ws://{address.host}/v1/kernels/{segment(self._kernel_id)}/channels?after={self._after}"
+        url = f"ws://{address.host}/v1/kernels/{segment(self._kernel_id)}/channels?after={self._after}&batch=1"
         async with connect(
             url,
             additional_headers={"Authorization": f"Bearer {address.token}"},
@@ -141,18 +145,17 @@ class ChannelLink:
             ping_interval=_PING_S,
             ping_timeout=_PING_TIMEOUT_S,
         ) as websocket:
-            outgoing: asyncio.Queue[RawMessage] = asyncio.Queue()
-            self._outgoing = outgoing
+            self._writer = writer = _Writer(websocket)
             for message in self._outbox.unanswered():
-                outgoing.put_nowait(message)
-            writer = asyncio.create_task(_write(websocket, outgoing))
+                writer.send(message)
+            writing = asyncio.create_task(writer.run())
             try:
                 with contextlib.suppress(ConnectionClosed):
                     async for frame in websocket:
                         self._take(frame)
             finally:
-                self._outgoing = None
-                writer.cancel()
+                self._writer = None
+                writing.cancel()
         self._judge_close(websocket.close_code, websocket.close_reason or "")
 
     def _judge_close(self, code: int | None, reason: str) -> None:
@@ -166,18 +169,30 @@ class ChannelLink:
             if isinstance(frame, str):
                 self._take_text(json.loads(frame))
             else:
-                self._take_message(frame)
+                self._take_messages(frame)
         except (ValueError, RecursionError) as error:
             say(f"an unreadable message of the daemon was dropped: {error}")
 
-    def _take_message(self, frame: bytes) -> None:
-        if len(frame) < _SEQ_BYTES:
-            raise MessageError("too short for its number")
-        seq = int.from_bytes(frame[:_SEQ_BYTES], "little")
+    def _take_messages(self, frame: bytes) -> None:
+        view, position = memoryview(frame), 0
+        if not self._batched:
+            (seq,) = _SEQ.unpack_from(_enough(view, position, _SEQ.size))
+            self._take_message(seq, view[_SEQ.size :])
+            return
+        while position < len(view):
+            seq, length = _SEQ_AND_LENGTH.unpack_from(_enough(view, position, _SEQ_AND_LENGTH.size))
+            position += _SEQ_AND_LENGTH.size
+            self._take_message(seq, _enough(view, position, length))
+            position += length
+
+    def _take_message(self, seq: int, data: memoryview) -> None:
         if seq <= self._after:
             return
         self._after = seq
-        self._events.received(decode_v1(memoryview(frame)[_SEQ_BYTES:]))
+        try:
+            self._events.received(decode_v1(data))
+        except (ValueError, RecursionError) as error:
+            say(f"an unreadable message of the kernel was dropped: {error}")
 
     def _take_text(self, value: Any) -> None:
         if not isinstance(value, dict):
@@ -195,6 +210,7 @@ class ChannelLink:
     def _attached(self, value: dict[str, Any]) -> None:
         self._delay_s = 0.0
         self._stopped_on_purpose = False
+        self._batched = value.get("batch") is True
         next_seq = _number(value, "next_seq")
         if next_seq <= self._after:
             # The record is shorter than what we have seen of it: the machine itself crashed, not only the daemon.
@@ -204,11 +220,36 @@ class ChannelLink:
         self._events.state_changed(str(value.get("state")), "")
 
 
-async def _write(websocket: ClientConnection, outgoing: asyncio.Queue[RawMessage]) -> None:
-    # Whatever cannot be written stays in the outbox and goes through the next connection.
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            await websocket.send(encode_v1(await outgoing.get()))
+class _Writer:
+    """Sends in order: at once where the connection keeps up, else from a task.
+
+    Whatever cannot be written stays in the outbox and goes through the next connection.
+    """
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self._websocket = websocket
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self._writing = False
+
+    def send(self, message: RawMessage) -> None:
+        frame = encode_v1(message)
+        if self._writing or not self._waiting.empty() or not send_promptly(self._websocket, frame):
+            self._waiting.put_nowait(frame)
+
+    async def run(self) -> None:
+        """Task root: send what could not be sent at once, until the connection is closed."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frame = await self._waiting.get()
+                self._writing = True
+                await self._websocket.send(frame)
+                self._writing = False
+
+
+def _enough(view: memoryview, position: int, size: int) -> memoryview:
+    if position + size > len(view):
+        raise MessageError("shorter than it claims")
+    return view[position : position + size]
 
 
 def _number(value: dict[str, Any], name: str) -> int:

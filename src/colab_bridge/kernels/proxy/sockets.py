@@ -30,6 +30,10 @@ _BATCH = 64
 # ZMQ connects again after 0.1 s, so a front end that is there at all is connected long before these 10 s are over.
 _STDIN_RETRY_S = 0.1
 _STDIN_ATTEMPTS = 100
+# As plain numbers: combining the library's flags costs more than sending a small frame.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
 # Below this size a copy is cheaper than sending without one.
 _COPY_BYTES = 1024 * 1024
 
@@ -93,7 +97,7 @@ class KernelSockets:
             return
         for _ in range(_BATCH):
             try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
+                frames = socket.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return
             self._handler(channel, frames)
@@ -114,13 +118,15 @@ class KernelSockets:
         try:
             # Without a copy each frame costs a turn of a thread of pyzmq's, which only pays for large ones.
             copy = sum(map(len, frames)) < _COPY_BYTES
-            socket.send_multipart(frames, zmq.NOBLOCK, copy=copy)
+            for frame in frames[:-1]:
+                socket.send(frame, _NOBLOCK_MORE, copy=copy)
+            socket.send(frames[-1], _NOBLOCK, copy=copy)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._send_later(channel, frames, attempts)
         # Sending may swallow the descriptor's signal for a message that has just arrived.
-        if self._loop is not None and int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if self._loop is not None and int(socket.get(zmq.EVENTS)) & _POLLIN:
             self._loop.call_soon(self._drain, channel)
 
     def _send_later(self, channel: str, frames: Sequence[bytes], attempts: int) -> None:
