@@ -106,6 +106,7 @@ class Carrier:
         await self.local.do(self.local.folder.take_copies, copies)
         wanted = {t.digest: t for t in mine}
         here = await self.local.do(self._keep, {d: data for d, data in at_hand.items() if d in wanted}, list(wanted))
+        self.tally.received += sum(len(data) for digest, data in at_hand.items() if digest in wanted)
         missing = [t for digest, t in wanted.items() if digest not in here and t.source_side is Side.REMOTE]
         small = [t for t in missing if t.size < SMALL_FILE_BYTES]
         failed = {d for d, t in wanted.items() if d not in here and t.source_side is Side.LOCAL}

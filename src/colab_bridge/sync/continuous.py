@@ -52,7 +52,9 @@ async def _once(controller: SyncController, here: _LocalWatch, remote_dirty: asy
             controller.wanted_later.clear()
             await controller.fetch_deferred()
         else:
-            await controller.keep_up()
+            report = await controller.keep_up()
+            if report.deferred:
+                controller.fetch_later()
     except SyncFailure as failure:
         log.info(
             "not in step", extra={"session": controller.session, "kind": str(failure.kind), "reason": failure.text}

@@ -24,7 +24,7 @@ from colab_bridge.sync.base import CopyKind, HistoryLine, SyncStore
 from colab_bridge.sync.carry import Carrier, Older, Progress, Tally
 from colab_bridge.sync.conflicts import open_pieces
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
-from colab_bridge.sync.local import LocalSide, LocalView
+from colab_bridge.sync.local import ROOT_FAULT, LocalSide, LocalView
 from colab_bridge.sync.operations import failed_decisions, older_versions, operations_of
 from colab_bridge.sync.remote import Exchange, RemoteFailure, RemoteFiles
 from colab_bridge.sync.report import Deferred, SyncReport, make_report
@@ -230,7 +230,8 @@ class SyncController:
         except RootGone as error:
             raise SyncFailure(FailureKind.HALTED, str(error)) from error
         except ColabBridgeError as error:
-            raise SyncFailure(FailureKind.DISK, error.message, hint=error.hint) from error
+            kind = FailureKind.HALTED if error.code == ROOT_FAULT else FailureKind.DISK
+            raise SyncFailure(kind, error.message, hint=error.hint) from error
         except OSError as error:
             raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
 

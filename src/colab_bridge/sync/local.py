@@ -30,9 +30,10 @@ from colab_bridge.sync.rules import holds_rules, read_rules, rule_folders
 from colab_bridge.sync_core.links import block_leaving_links
 from colab_bridge.sync_core.model import Side
 
-__all__ = ["LocalOptions", "LocalSide", "LocalView"]
+__all__ = ["ROOT_FAULT", "LocalOptions", "LocalSide", "LocalView"]
 
 T = TypeVar("T")
+ROOT_FAULT = "CB-USER-SYNC-ROOT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,7 @@ class LocalSide:
             self._lock_file.close()
             raise
         self._rules_from: Directory | None = None
+        self._lost = False
         self._shown: tuple[Directory, str, Directory] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -118,7 +120,11 @@ class LocalSide:
                 watch=self.options.watch,
             )
         except RootFault as error:
-            raise UserError(f"this folder is not synced: {error.sentence}", hint="colab-bridge sync status") from error
+            raise UserError(
+                f"this folder is not synced: {error.sentence}",
+                hint="Put it back, or stop the session.",
+                code=ROOT_FAULT,
+            ) from error
         folder.applier.recover()
         return folder
 
@@ -135,7 +141,8 @@ class LocalSide:
     async def aclose(self) -> None:
         """Write down what is remembered, and let go."""
         with anyio.CancelScope(shield=True):
-            await self.do(self.folder.close)
+            if not self._lost:
+                await self.do(self.folder.close)
             await self.do(self.store.close)
             self._lock_file.close()
 
@@ -151,15 +158,12 @@ class LocalSide:
 
     def _look(self, walk: bool, known: Directory | None) -> LocalView:
         try:
+            if self._lost:
+                self._reopen()
             settled = self._settle(walk, known)
         except RootGone:
             # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
-            self.folder.close()
-            self._rules_from = None
-            try:
-                self.folder = self._open_folder()
-            except UserError as error:
-                raise UserError(error.message, hint=error.hint) from error
+            self._reopen()
             settled = self._settle(walk, known)
         assert self.folder.rules is not None
         rules = self.folder.rules
@@ -168,6 +172,14 @@ class LocalSide:
             ready = block_leaving_links(settled.tree, lambda path: not rules.verdict(path, is_folder=False).travels)
             self._shown = (*key, ready)
         return LocalView(tree=self._shown[2], settlement=settled, rules=rules)
+
+    def _reopen(self) -> None:
+        if not self._lost:
+            self.folder.close()
+        self._lost = True
+        self._rules_from = None
+        self.folder = self._open_folder()
+        self._lost = False
 
     def _settle(self, walk: bool, known: Directory | None) -> Settlement:
         if self.folder.rules is None:

@@ -1,8 +1,8 @@
 """The scenario table of the sync design, through the real service on two real folders.
 
-Tokens: ``f=1`` a file, ``f!=1`` an executable one, ``d/`` an empty folder, ``l>t`` a link, ``-p`` deleted, ``a~b`` renamed.
-Expectations: the tree of both sides, then ``K(f:2)`` kept in the conflict store, ``T(f:1)`` in the trash here, ``R(f:1)`` in the
-trash of the runtime, ``H(S3)`` held by a stop, ``here: ...`` and ``there: ...`` where the sides differ.
+Tokens: ``f=1`` a file, ``f!=1`` an executable one, ``d/`` an empty folder, ``l>t`` a link, ``-p`` deleted, ``a~b``
+renamed. Expectations: the tree of both sides, then ``K(f:2)`` kept in the conflict store, ``T(f:1)`` in the trash here,
+``R(f:1)`` in the trash of the runtime, ``H(S3)`` held by a stop, ``here:`` and ``there:`` where the sides differ.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sync_pair import Pair, open_pair, tree_of
 
 from colab_bridge.sync.controller import PairOptions
 from colab_bridge.sync_core.model import Side
+from sync_pair import Pair, open_pair, tree_of
 
 ROWS = [
     # id, base, local, remote, expected
