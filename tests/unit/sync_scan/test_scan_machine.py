@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from scan_tools import KEY, seen_afresh
 
 from colab_bridge.agent.sync.budget import Budget
 from colab_bridge.agent.sync.disk.probe import probe
@@ -22,6 +21,7 @@ from colab_bridge.agent.sync.disk.statcache import StatCache
 from colab_bridge.agent.sync.disk.watch import Watcher
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.tree import root_digest
+from scan_tools import KEY, seen_afresh
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="watching needs inotify")
 

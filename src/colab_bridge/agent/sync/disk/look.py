@@ -267,11 +267,11 @@ class Look:
 
     def _twins(self, node: Node, names: list[str]) -> frozenset[str]:
         """Return the names that another name in the folder keeps from travelling."""
+        # A name that is gone but waited for counts as well, so once mixed is mixed until nothing is left of it.
+        node.mixed = self._folds or bool(node.keys) or not "".join(names).isascii()
         if not self._folds:
-            if "".join(names).isascii():
-                node.mixed = False
+            if not node.mixed:
                 return frozenset()
-            node.mixed = True
             if all(is_normalized("NFC", name) for name in names):
                 return frozenset()
         groups: dict[str, list[str]] = {}

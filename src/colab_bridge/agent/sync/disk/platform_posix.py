@@ -79,7 +79,11 @@ class DescriptorFolder(Folder):
 
     def names(self) -> list[str]:
         """Return all names in the folder."""
-        return os.listdir(self.fd)
+        found = os.listdir(self.fd)
+        if not found and os.fstat(self.fd).st_nlink == 0:
+            # The C library takes the error of a removed folder for its end, so it would seem to be empty.
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed", self.below)
+        return found
 
     def stats(self, names: Iterable[str]) -> list[tuple[str, os.stat_result]]:
         """Return the names with what stands there."""

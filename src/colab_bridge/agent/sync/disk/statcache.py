@@ -156,7 +156,7 @@ class Node:
         """Forget a name."""
         key = self.keys.pop(name, name)
         children = self.directory.children if self.draft is None else self.draft
-        if key in children:
+        if key in children and not self._has_heir(name, key):
             del self.touch()[key]
         self.records.pop(name, None)
         self.folders.pop(name, None)
@@ -165,6 +165,10 @@ class Node:
         self.databases.pop(name, None)
         if self.skipped.pop(name, None) is not None:
             self.touch()
+
+    def _has_heir(self, name: str, key: str) -> bool:
+        """Return whether another name on the disk took over the name in the tree."""
+        return self.mixed and any(other != name and self.keys.get(other, other) == key for other in self.known())
 
     def count(self) -> int:
         """Return how many names are known."""
