@@ -264,12 +264,13 @@ class Applier:
 
     def _verify_box(self, box: TrashBox) -> None:
         """Tell of what was moved to the trash before anybody could look at it."""
+        told = box.told
         for number in box.numbers():
             row = box.row(number)
             seen = self.verified(box.folder, str(number), _announced(row))
             if seen is not None:
                 box.note_seen(number, seen)
-            elif number not in box.told:
+            elif number not in told:
                 self.tell(box, number, str(row.get("path", "")))
 
 
@@ -370,7 +371,7 @@ class _Run:
         txn, number = self._box.txn, self._first + index
         if op.action is Action.WRITE:
             try:
-                self._works[index] = self._stage.work_on(op.digest, txn, number, last=last)
+                self._works[index] = self._work_on(op, txn, number, last=last)
             except FileNotFoundError:
                 return Code.NO_CONTENT
             self._dress(op, index)
@@ -379,6 +380,12 @@ class _Run:
         elif op.action is Action.MKDIR and op.expected is not None:
             self._works[index] = self._stage.folder_work(txn, number)
         return Code.APPLIED
+
+    def _work_on(self, op: ApplyOp, txn: str, number: int, *, last: bool) -> str:
+        if last and op.expected is None and not self._calls.exchange.degraded and self._stage.have_one(op.digest):
+            # Nothing is ever swapped into it: it is moved to a free name, or stays what it is.
+            return op.digest.hex()
+        return self._stage.work_on(op.digest, txn, number, last=last)
 
     def _dress(self, op: ApplyOp, index: int) -> None:
         """Give the new file its permissions and time while nobody sees it."""

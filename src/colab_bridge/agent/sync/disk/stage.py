@@ -338,12 +338,13 @@ class Stage:
     def put_back(self, name: str) -> None:
         """Take an object of ours back from its working name: content stays for a later try, the rest is removed.
 
-        Only for what has never stood in the tree, or cannot be written into.
+        Only for what has never stood in the tree, or cannot be written into. A second link (of an exchange without the
+        system's help that was cut off) stands in the tree, so that is none of ours any more.
         """
         seen = self.calls.stat(self.folder, name)
         if stat.S_ISDIR(seen.st_mode):
             self.calls.remove_folder(self.folder, name)
-        elif stat.S_ISREG(seen.st_mode):
+        elif stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1:
             self.calls.rename(self.folder, name, self.folder, name.split("~", 1)[0])
         else:
             self.calls.unlink(self.folder, name)

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -154,7 +154,9 @@ class TrashBox:
         self.calls = calls
         self.folder = folder
         self.txn = txn
-        self._rows = list(_read_manifest(calls, folder))
+        self._rows: list[dict[str, Any]] = []
+        self._by_number: dict[int, dict[str, Any]] = {}
+        self._take_rows(_read_manifest(calls, folder))
         self._seen: dict[int, Seen] = {}
 
     def announce(self, intents: Sequence[Intent], now_s: float) -> None:
@@ -180,7 +182,13 @@ class TrashBox:
             self.calls.written(fd)
         finally:
             os.close(fd)
-        self._rows.extend(rows)
+        self._take_rows(rows)
+
+    def _take_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        for row in rows:
+            self._rows.append(row)
+            if isinstance(row.get("n"), int):
+                self._by_number[row["n"]] = row
 
     @property
     def sealed(self) -> bool:
@@ -189,11 +197,7 @@ class TrashBox:
 
     def row(self, number: int) -> dict[str, Any]:
         """Return what is known about a number; empty when nothing is."""
-        found: dict[str, Any] = {}
-        for row in self._rows:
-            if row.get("n") == number:
-                found = row
-        return found
+        return self._by_number.get(number, {})
 
     def numbers(self) -> list[int]:
         """Return the numbers of the objects that are here."""
@@ -201,8 +205,7 @@ class TrashBox:
 
     def free_number(self) -> int:
         """Return a number above all that were announced or are here."""
-        used: list[int] = [row["n"] for row in self._rows if isinstance(row.get("n"), int)]
-        return max([*used, *self.numbers(), -1]) + 1
+        return max([*self._by_number, *self.numbers(), -1]) + 1
 
     def take(self, source: Folder, name: str, intent: Intent, now_s: float) -> None:
         """Move an object here that nobody announced.
@@ -309,8 +312,8 @@ class Trash:
                 found.extend(entry for entry in self._entries(box) if entry.why != RETURNED)
         return sorted(found, key=lambda entry: (-entry.removed_s, entry.id))
 
-    def _entries(self, box: TrashBox) -> Iterator[TrashEntry]:
-        for number in box.numbers():
+    def _entries(self, box: TrashBox, numbers: Iterable[int] | None = None) -> Iterator[TrashEntry]:
+        for number in box.numbers() if numbers is None else numbers:
             row = box.row(number)
             seen = self._calls.stat(box.folder, str(number))
             kind = "folder" if stat.S_ISDIR(seen.st_mode) else "link" if stat.S_ISLNK(seen.st_mode) else "file"
@@ -413,16 +416,21 @@ class Trash:
             return []
         with box:
             changed: set[int] = set()
+            looked = False
             known = box.seen()
             for number in sorted({*known} & {*box.numbers()}):
                 seen = self._looked_again(box, number, known[number])
+                if seen is known[number]:
+                    continue
                 if seen.digest != known[number].digest:
                     changed.add(number)
                 elif box.row(number).get("why") == RETURNED:
                     self._calls.unlink(box.folder, str(number))
                 box.note_seen(number, seen)
-            found = [entry for entry in self._entries(box) if int(entry.id.partition("/")[2]) in changed]
-            box.seal()
+                looked = True
+            found = list(self._entries(box, sorted(changed)))
+            if looked:
+                box.seal()
         return found
 
     def _looked_again(self, box: TrashBox, number: int, before: Seen) -> Seen:
