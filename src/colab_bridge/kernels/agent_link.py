@@ -94,7 +94,7 @@ class AgentLink:
         self._hurry = asyncio.Event()
         self._take = False
         self._ended = False
-        self._replaced = self._nones = self._faults = 0
+        self._replaced = self._nones = self._faults = self._defects = 0
         self._faulted_at = float("-inf")
         self._hello: asyncio.Task[None] | None = None
 
@@ -120,7 +120,7 @@ class AgentLink:
         self._ended = False
         try:
             while True:
-                pause_s = await self._connect_once()
+                pause_s = await self._connect_safely()
                 with anyio.move_on_after(pause_s):
                     await self._hurry.wait()
                 self._hurry.clear()
@@ -227,6 +227,17 @@ class AgentLink:
         self._hurry.set()
 
     # -- one connection after the other
+
+    async def _connect_safely(self) -> float:
+        """Do the same as ``_connect_once``, and survive a defect in it: kernels without an agent are worse."""
+        try:
+            return await self._connect_once()
+        except Exception:
+            log.exception("the link to the agent failed")
+            self._dial.start_over()
+            self._tell(LinkState.RECONNECTING, "the link to the agent failed; the daemon's log says how")
+            self._defects += 1
+            return _doubled(_FAULT_FIRST_S, self._defects)
 
     async def _connect_once(self) -> float:
         """Make a connection, carry it to its end, and return the seconds to wait before the next one."""

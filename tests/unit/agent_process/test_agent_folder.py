@@ -38,6 +38,7 @@ def test_the_first_base_that_can_be_written_is_taken_and_the_reason_is_told(tmp_
 def test_the_data_folder_needs_no_comment(tmp_path: Path) -> None:
     _folder, troubles = choose("ws-1", [tmp_path / "data", tmp_path / "cache"])
     assert troubles == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_no_place_at_all_is_one_sentence(tmp_path: Path) -> None:

@@ -291,6 +291,13 @@ async def test_no_agent_at_all_is_definite_and_is_looked_at_again_when_asked() -
         await until(lambda: dialer.dials == 2)
 
 
+async def test_a_defect_on_the_way_to_the_agent_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    dialer = ScriptedDialer(ValueError("a defect"), TransientError("the line is down"))
+    async with running(dialer) as (link, _told):
+        await until_text(link, "the line is down")
+    assert "the link to the agent failed" in caplog.text
+
+
 async def test_an_agent_that_is_replaced_again_and_again_is_not_asked_without_a_pause() -> None:
     dialer = ScriptedDialer(says(dump_line({"v": 1, "ok": False, "code": "replaced"})))
     async with running(dialer) as (link, _told):

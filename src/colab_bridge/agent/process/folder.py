@@ -31,6 +31,7 @@ _WORKSPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _APP_NAME = "colab-bridge"
 # Room for a journal to be of use; with less, a place further down the list is taken if it has more.
 _ROOM_BYTES = 32 * 1024 * 1024
+_FULL = 2
 _MOST_FILE_BYTES = 256 * 1024
 
 
@@ -71,10 +72,9 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def _app_folder(base: Path, kind: str) -> Path:
+def _app_name(base: Path) -> str:
     # In a shared folder (temp) the name must not be one that another user may have taken.
-    name = _APP_NAME if not _is_shared(base) else f"{_APP_NAME}-{_user_tag()}"
-    return private_folder(private_folder(base / name) / kind)
+    return _APP_NAME if not _is_shared(base) else f"{_APP_NAME}-{_user_tag()}"
 
 
 def _is_shared(base: Path) -> bool:
@@ -165,6 +165,9 @@ def choose(workspace: str, bases: Sequence[Path]) -> tuple[Folder, list[str]]:
     found: list[tuple[int, int, Folder]] = []
     reasons: list[str] = []
     for order, base in enumerate(bases):
+        # Further places only matter if an agent has been there.
+        if any(rank != _FULL for rank, _order, _folder in found) and not _path(base, workspace).exists():
+            continue
         try:
             folder = _open(base, workspace)
             if not folder.lock():
@@ -182,18 +185,26 @@ def choose(workspace: str, bases: Sequence[Path]) -> tuple[Folder, list[str]]:
         found.append((_rank(folder), order, folder))
     if not found:
         raise FolderError(f"no folder on the runtime can be written to ({'; '.join(reasons)})"[:500])
+    reasons += [f"{folder.path.parents[2]}: almost full" for rank, _order, folder in found if rank == _FULL]
     _rank_found, order, best = min(found, key=lambda entry: entry[:2])
     return best, _troubles(best, order, reasons)
 
 
+def _path(base: Path, workspace: str) -> Path:
+    return base / _app_name(base) / "agents" / workspace
+
+
 def _open(base: Path, workspace: str) -> Folder:
-    return Folder(private_folder(_app_folder(base, "agents") / workspace))
+    path = _path(base, workspace)
+    private_folder(path.parents[1])
+    private_folder(path.parent)
+    return Folder(private_folder(path))
 
 
 def _rank(folder: Folder) -> int:
     if folder.agent_file.exists():
         return 0
-    return 1 if free_bytes(folder.path) >= _ROOM_BYTES else 2
+    return 1 if free_bytes(folder.path) >= _ROOM_BYTES else _FULL
 
 
 def _check_writable(path: Path) -> None:

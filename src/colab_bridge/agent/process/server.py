@@ -272,16 +272,19 @@ class AgentServer:
             self._dispatch.close("the agent ends")
             await asyncio.sleep(_LAST_WORD_S)
         await self._listener.close()
-        for service in self.services.values():
-            try:
-                await asyncio.wait_for(service.stop(), _STOP_S)
-            except asyncio.TimeoutError:
-                log.warning("a service took too long to stop", extra={"service": service.name})
-            except Exception:
-                # The others must get their turn.
-                log.exception("a service failed to stop", extra={"service": service.name})
+        await asyncio.gather(*map(self._stop_service, self.services.values()))
         for peer in self._peers:
             peer.close()
+
+    @staticmethod
+    async def _stop_service(service: Service) -> None:
+        try:
+            await asyncio.wait_for(service.stop(), _STOP_S)
+        except asyncio.TimeoutError:
+            log.warning("a service took too long to stop", extra={"service": service.name})
+        except Exception:
+            # The others must get their turn.
+            log.exception("a service failed to stop", extra={"service": service.name})
 
 
 class _AgentService:
