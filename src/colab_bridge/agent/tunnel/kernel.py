@@ -175,16 +175,13 @@ class HeldKernel:
 
     def submit(self, incoming: Incoming) -> None:
         """Bring a message to the kernel, once; it waits here while the kernel cannot take any."""
-        known = incoming.msg_id and (
-            self._requests.knows(incoming.msg_id) or any(held.msg_id == incoming.msg_id for held in self._held)
-        )
-        if known:
-            incoming.done()
-        elif self._ready:
-            self._send(incoming)
-        else:
+        if not self._ready or not self._link.is_whole():
             self._held.append(incoming)
             self._link.want()
+        elif self._requests.knows(incoming.msg_id):
+            incoming.done()
+        else:
+            self._send(incoming)
 
     def add_job(self, name: str, payload: bytes, *, stop_on_error: bool) -> None:
         """Take a job; see :meth:`JobQueue.add`."""
@@ -289,8 +286,9 @@ class HeldKernel:
         if self._requests.flying:
             self._fenced_number = self.journal.record.next_seq
             self._link.fence()
-        while self._held and self._ready:
-            self._send(self._held.popleft())
+        held, self._held = self._held, deque()
+        for incoming in held:
+            self.submit(incoming)
         self._jobs.set_ready(True)
 
     def cut(self) -> None:

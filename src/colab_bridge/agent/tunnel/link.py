@@ -39,6 +39,7 @@ APPEAR_S = 10.0
 #: Seconds after which a kernel without a process is called dead; a restart takes less to make another one.
 DIED_S = 1.0
 DIED_UNSEEN_S = 10.0
+DIED_STUCK_S = 30.0
 #: Seconds after which a connected kernel that says nothing counts as listened to: it may be unable to answer now.
 QUIET_S = 2.0
 _NUDGE_S = 0.25
@@ -146,6 +147,13 @@ class KernelLink:
         self._wanted.set()
         self._change.set()
 
+    def is_whole(self) -> bool:
+        """Return whether a message that is sent now goes to a process that is there.
+
+        The end of a process is known here before it is told: what is sent in between would be lost.
+        """
+        return self._sockets is not None and self._sockets.is_whole()
+
     def send(self, channel: str, parts: Sequence[bytes]) -> None:
         """Send a message; only between ``joined`` and ``cut``."""
         assert self._sockets is not None
@@ -210,7 +218,7 @@ class KernelLink:
         # A dead kernel may stay so for days: the list of processes is only worth its price when something answers.
         if connection is None or (self.is_dead and not self._is_up()):
             return None
-        found = await self._in_thread(find_process, connection.path.name)
+        found = await self._in_thread(find_process, connection.path.name, self.process)
         return found if isinstance(found, KernelProcess) else None
 
     def _judge(self, connection: Connection | None, process: KernelProcess | None, waited: float) -> None:
@@ -218,16 +226,21 @@ class KernelLink:
         known = self._joined_once or self.process is not None
         if self._sockets is not None and self._sockets.refused:
             raise Unreachable("the kernel does not accept the keys of its connection file")
-        if process is None and known and not self.is_dead:
-            seen = self.process is not None
-            gone = waited >= (DIED_S if seen else DIED_UNSEEN_S) and (seen or not self._is_up())
-            if gone:
-                self.is_dead = True
-                self._events.died("the kernel's process has ended")
+        if known and not self.is_dead and self._has_died(process, waited):
+            self.is_dead = True
+            self._events.died("the kernel's process has ended")
         if connection is None and waited >= (DIED_S if known else APPEAR_S):
             raise Unreachable(f"no connection file of the kernel {self._kernel} can be read on the runtime")
         if connection is not None and process is None and not known and not self._is_up() and waited >= APPEAR_S:
             raise Unreachable("the kernel does not answer from the runtime: it runs on another machine, or has ended")
+
+    def _has_died(self, process: KernelProcess | None, waited: float) -> bool:
+        if process is None and self.process is not None:
+            return waited >= DIED_S
+        if process is None:
+            return waited >= DIED_UNSEEN_S and not self._is_up()
+        # Something is there that looks like the kernel; what never opens its sockets is a child that was left behind.
+        return process != self.process and waited >= DIED_STUCK_S and not self._is_up()
 
     def _connect(self, connection: Connection) -> None:
         if self._connection is not None and self._connection.stamp != connection.stamp:

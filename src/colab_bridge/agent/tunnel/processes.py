@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["KernelProcess", "can_see_processes", "find_process", "is_running"]
 
@@ -28,10 +29,19 @@ class KernelProcess:
     started: int
 
 
+class _State(NamedTuple):
+    parent: int
+    group: int
+    session: int
+    started: int
+
+
 @dataclass(frozen=True)
 class _Found:
     process: KernelProcess
     parent: int
+    group: int
+    session: int
     program: bytes
 
 
@@ -40,7 +50,9 @@ def can_see_processes(proc: Path = Path("/proc")) -> bool:
     return (proc / str(os.getpid()) / "cmdline").exists()
 
 
-def find_process(file_name: str, proc: Path = Path("/proc")) -> KernelProcess | None:
+def find_process(
+    file_name: str, before: KernelProcess | None = None, proc: Path = Path("/proc")
+) -> KernelProcess | None:
     """Return the process that was started with a connection file, None when there is none.
 
     A kernel that has forked children looks like several processes with one command line; it is the oldest of the
@@ -48,9 +60,15 @@ def find_process(file_name: str, proc: Path = Path("/proc")) -> KernelProcess | 
 
     Args:
         file_name: Name of the connection file, without folders.
+        before: The process that was the kernel until now. Children that it has left behind are not the kernel; servers
+            start each kernel in a session of its own, so these have the session or group of another one.
         proc: Where the system shows processes.
     """
     found = _with_argument(os.fsencode(file_name), proc)
+    if before is not None:
+        found = {
+            pid: one for pid, one in found.items() if pid == before.pid or before.pid not in (one.group, one.session)
+        }
     roots = [one for one in found.values() if one.parent not in found or _is_shell(found[one.parent])]
     roots = [one for one in roots if not _is_shell(one)] or roots
     return min((one.process for one in roots), key=lambda process: process.started, default=None)
@@ -59,7 +77,7 @@ def find_process(file_name: str, proc: Path = Path("/proc")) -> KernelProcess | 
 def is_running(process: KernelProcess, proc: Path = Path("/proc")) -> bool:
     """Return whether that very process runs; one that has ended and is not buried yet does not."""
     state = _state(proc / str(process.pid))
-    return state is not None and state[1] == process.started
+    return state is not None and state.started == process.started
 
 
 def _is_shell(one: _Found) -> bool:
@@ -81,12 +99,13 @@ def _with_argument(file_name: bytes, proc: Path) -> dict[int, _Found]:
         except OSError:
             continue
         if file_name in raw and (state := _state(proc / name)) is not None:
-            found[int(name)] = _Found(KernelProcess(int(name), state[1]), state[0], raw.split(b"\0", 1)[0])
+            process = KernelProcess(int(name), state.started)
+            found[process.pid] = _Found(process, state.parent, state.group, state.session, raw.split(b"\0", 1)[0])
     return found
 
 
-def _state(folder: Path) -> tuple[int, int] | None:
-    """Return parent and start of a process; None when it has ended."""
+def _state(folder: Path) -> _State | None:
+    """Read what is needed of a process; None when it has ended."""
     try:
         with open(folder / "stat", "rb") as file:
             raw = file.read()
@@ -96,4 +115,4 @@ def _state(folder: Path) -> tuple[int, int] | None:
     values = raw[raw.rfind(b")") + 1 :].split()
     if len(values) < 20 or values[0] in (b"Z", b"X", b"x"):
         return None
-    return int(values[1]), int(values[19])
+    return _State(int(values[1]), int(values[2]), int(values[3]), int(values[19]))

@@ -93,6 +93,12 @@ class KernelSockets:
             self.close()
             raise Unreachable(f"the kernel's sockets cannot be used: {error.strerror}") from error
 
+    def is_whole(self) -> bool:
+        """Look whether the kernel's end of the sockets is still there, now."""
+        for channel in _WATCHED:
+            self._read_monitor(channel)
+        return len(self.up) == len(_WATCHED)
+
     def send(self, channel: str, parts: Sequence[bytes]) -> None:
         """Sign and send a message; it waits inside ZMQ until the kernel takes it."""
         frames = [DELIMITER, self._signer.sign(parts[:4]), *parts]
