@@ -189,8 +189,8 @@ def _spawn(folder: Folder, bundle: str, config: Mapping[str, Any]) -> dict[str, 
         log = os.open(folder.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except OSError:
         log = os.open(os.devnull, os.O_WRONLY)
-    # Isolated and without site: nothing that users put into their environment may break the agent, and it starts
-    # faster. Bytecode is not written, because there may be no room for it.
+    # Isolated and without site: nothing that users put into their environment may break the agent. Bytecode is not
+    # written, because there may be no room for it.
     argv = [sys.executable, "-I", "-S", "-B", bundle, "serve", str(folder.path)]
     try:
         child = _popen(argv, folder.path, log)
