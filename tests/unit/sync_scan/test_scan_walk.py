@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from colab_bridge.agent.sync.budget import Budget
-from colab_bridge.agent.sync.disk import look
+from colab_bridge.agent.sync.disk import files, look
 from colab_bridge.agent.sync.disk.platform_posix import DescriptorFolder
 from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.ignore import IgnoreRules
@@ -648,7 +648,7 @@ def test_a_mapped_file_is_read_at_every_look_and_a_large_one_is_blocked(tmp_path
         assert [here.walk(mapped=["m"]).hashed_bytes for _ in range(2)] == [5, 5]
         assert here.walk().hashed_bytes == 5
         assert here.walk().hashed_bytes == 0
-        monkeypatch.setattr(look, "MAPPED_LIMIT_BYTES", 4)
+        monkeypatch.setattr(files, "MAPPED_LIMIT_BYTES", 4)
         result = here.walk(mapped=["m"])
         assert entry_at(result.tree, "m") == Blocked(Why.MAPPED)
         assert here.entry("m") == file(b"12345")

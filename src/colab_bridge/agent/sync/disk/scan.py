@@ -16,7 +16,8 @@ from ..budget import Budget
 from ..ignore import IgnoreRules, Verdict
 from ..names import name_from_disk, shown
 from ..tree import Blocked, Directory, Entry, File, Unknown, Why, join
-from .look import Look, Setting, Wishes
+from .ledger import Setting, Wishes
+from .look import Look
 from .platform_folder import Folder, FolderReplaced
 from .platform_system import mount_points
 from .probe import FsProbe
@@ -173,8 +174,8 @@ class Scanner:
         except OSError as error:
             raise _fault(self._root, error) from error
         finally:
-            self._restless |= look.unrest.paths
-        self._restless = look.unrest.paths
+            self._restless |= look.ledger.unrest.paths
+        self._restless = look.ledger.unrest.paths
         self._cache.noted.clear()
         return self._result(look, wishes, begun, walked=True)
 
@@ -217,14 +218,14 @@ class Scanner:
         look = self._begin(wishes)
         try:
             self._look_at(look, top, paths)
-            if look.new_links:
-                self._look_at(look, top, self._same_inodes(top, look.new_links))
+            if look.ledger.new_links:
+                self._look_at(look, top, self._same_inodes(top, look.ledger.new_links))
             look.finish(top)
         except OSError as error:
             raise _fault(self._root, error) from error
         finally:
-            self._restless |= look.unrest.paths
-        self._restless = look.unrest.paths
+            self._restless |= look.ledger.unrest.paths
+        self._restless = look.ledger.unrest.paths
         return self._result(look, wishes, begun, walked=False)
 
     def sample(self, share: float) -> list[str]:
@@ -295,12 +296,7 @@ class Scanner:
 
     def _same_inodes(self, top: Node, inodes: set[int]) -> list[str]:
         """Return files that are the same as others by another name, and were not known to be."""
-        return [
-            f"{node.disk}/{name}" if node.disk else name
-            for node in top.below()
-            for name, record in node.records.items()
-            if record[2] in inodes
-        ]
+        return [node.at(name) for node in top.below() for name, record in node.records.items() if record[2] in inodes]
 
     def _result(self, look: Look, wishes: Wishes, begun: float, *, walked: bool) -> ScanResult:
         top = self._cache.top
@@ -312,7 +308,7 @@ class Scanner:
             tree = own if self._setting.probe.has_exec else carry_executable(own, wishes.known)
             last = _listed(top, tree)
         self._last = replace(
-            last, hashed_bytes=look.reader.hashed_bytes, seconds=time.perf_counter() - begun, walked=walked
+            last, hashed_bytes=look.files.reader.hashed_bytes, seconds=time.perf_counter() - begun, walked=walked
         )
         return self._last
 

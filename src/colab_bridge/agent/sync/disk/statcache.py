@@ -114,7 +114,7 @@ class Node:
         self.name = name
         self.parent = parent
         self.path = path
-        self.disk = name if parent is None or not parent.disk else f"{parent.disk}/{name}"
+        self.disk: str = name if parent is None or not parent.disk else f"{parent.disk}/{name}"
         self.rules = rules
         self.device, self.inode = seen
         self.records: dict[str, Record] = {}
@@ -136,6 +136,10 @@ class Node:
             node = node.parent
         assert self.draft is not None
         return self.draft
+
+    def at(self, name: str) -> str:
+        """Return the path of a name, as the disk spells it."""
+        return f"{self.disk}/{name}" if self.disk else name
 
     def key(self, name: str) -> str:
         """Return the name in the tree of a name on the disk."""
@@ -280,7 +284,8 @@ def _seal(body: bytes, key: bytes) -> bytes:
 
 def _rows(known: Iterator[tuple[str, Record, bytes]]) -> Iterator[bytes]:
     """Yield a row for each folder, followed by the rows of its files."""
-    folder, rows = None, []
+    folder: str | None = None
+    rows: list[bytes] = []
     for path, (ctime, mtime, inode, mode, size), digest in known:
         parent, _, name = path.rpartition("/")
         if parent != folder:
