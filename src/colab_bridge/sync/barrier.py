@@ -9,22 +9,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from colab_bridge.agent.sync.names import shown
+from colab_bridge.errors import ColabBridgeError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.model.records import KernelRecord
 from colab_bridge.ports.barrier import BarrierRefused
 from colab_bridge.sync.controller import SyncController
-from colab_bridge.sync.failures import SyncFailure, listed
+from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
 from colab_bridge.sync.report import SyncReport, run_line
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["KernelBarrier", "left_out_hint", "missing_paths"]
+__all__ = ["SETUP_PREFIX", "KernelBarrier", "left_out_hint", "missing_paths"]
 
 log = logging.getLogger(__name__)
 
 #: An error stands right before the end of its execution; more than this of the record is never searched for it.
 _SEARCHED_ENTRIES = 64
+#: Ids of our own silent requests begin so; nothing of theirs travels.
+SETUP_PREFIX = "setup-"
 _MISSING = re.compile(r"No such file or directory: b?(['\"])(?P<path>.{1,1024}?)\1")
 
 
@@ -51,11 +54,13 @@ class KernelBarrier:
         self._allow_stale = allow_stale
         self._ups: list[SyncReport] = []
         self._cursor = 0
+        self._silent: set[str] = set()
         self._told: set[str] = set()
 
     async def before(self, request: RawMessage) -> None:
         """See :class:`~colab_bridge.ports.barrier.Barrier`."""
         if request.content_fields().get("silent") is True:
+            self._silent.add(request.msg_id)
             return
         run = _run_of(request.msg_id)
         try:
@@ -69,16 +74,22 @@ class KernelBarrier:
             controller.run_happened()
         except SyncFailure as failure:
             self._refuse_or_warn(run, failure)
+        except ColabBridgeError as error:
+            self._refuse_or_warn(run, SyncFailure(FailureKind.OFFLINE, error.message, hint=error.hint))
         self._cursor = self._hub.record.next_seq - 1
 
     def _refuse_or_warn(self, run: str, failure: SyncFailure) -> None:
-        if not self._allow_stale():
+        if failure.kind is not FailureKind.PAUSED and not self._allow_stale():
             raise BarrierRefused(f"not run, the files are not in step: {failure.text}", failure.hint) from failure
         self._tell(run, "warning", f"the files on the runtime may be old: {failure.text}")
 
     async def after(self, request_header: Mapping[str, Any]) -> None:
         """See :class:`~colab_bridge.ports.barrier.Barrier`."""
-        run = _run_of(str(request_header.get("msg_id", "")))
+        msg_id = str(request_header.get("msg_id", ""))
+        if msg_id in self._silent or msg_id.startswith(SETUP_PREFIX):
+            self._silent.discard(msg_id)
+            return
+        run = _run_of(msg_id)
         ups, self._ups = self._ups, []
         try:
             controller = await self._controller()
@@ -87,13 +98,16 @@ class KernelBarrier:
             controller.run_happened()
             report = await controller.sync("post")
             ups += controller.take_untold()
+        except ColabBridgeError as error:
+            self._tell(run, "warning", f"results are not here yet: {error.message} ({error.hint})")
+            return
         except SyncFailure as failure:
             self._tell(run, "warning", f"results are not here yet: {failure.text} ({failure.hint})")
             return
         self._say(run, [*ups, report])
         if report.deferred:
             controller.fetch_later()
-        await self._help_with_missing(run, controller, str(request_header.get("msg_id", "")))
+        await self._help_with_missing(run, controller, msg_id)
 
     # -- words -------------------------------------------------------------------------------------------------------
 

@@ -132,8 +132,9 @@ class SyncController:
         return self.store.meta("paused") == "yes"
 
     async def pause(self, *, on: bool) -> None:
-        """Stop the sync, or let it go on."""
-        await self.local.do(self.store.set_meta, "paused", "yes" if on else "")
+        """Stop the sync, or let it go on; nothing is under way when this returns."""
+        async with self.local.lock:
+            await self.local.do(self.store.set_meta, "paused", "yes" if on else "")
 
     async def include(self, path: str) -> None:
         """Lift the limits of size for a path that was asked for by name."""
@@ -200,6 +201,8 @@ class SyncController:
         if self.poisoned:
             raise SyncFailure(FailureKind.PROTOCOL, f"the sync of this session has ended: {self.poisoned}")
         async with self.local.lock:
+            if self.paused:
+                raise SyncFailure(FailureKind.PAUSED, "the sync is paused")
             turn = _Turn(reason=reason, wait_all=wait_all, started=self._clock.monotonic())
             trips = self.remote.round_trips
             settled = await self._guarded(turn)

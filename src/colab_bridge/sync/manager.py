@@ -27,7 +27,7 @@ from colab_bridge.ports.upstream import LinkState
 from colab_bridge.sessions.agent_access import workspace_id
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.service import SessionService
-from colab_bridge.sync.barrier import KernelBarrier
+from colab_bridge.sync.barrier import SETUP_PREFIX, KernelBarrier
 from colab_bridge.sync.base import SyncStore
 from colab_bridge.sync.continuous import keep_in_step
 from colab_bridge.sync.controller import PairOptions, SyncController
@@ -157,7 +157,7 @@ class SyncManager:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        message_id = new_id("setup")
+        message_id = new_id(SETUP_PREFIX.rstrip("-"))
         hub.submit(RawMessage.build("shell", "execute_request", content, msg_id=message_id, session=message_id))
 
     async def session_ended(self, session_name: str) -> None:
