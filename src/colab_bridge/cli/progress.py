@@ -33,5 +33,14 @@ def progress_text(progress: object) -> str:
 def _bar(progress: dict[str, Any]) -> str:
     fraction, count, of = progress.get("fraction"), progress.get("n"), progress.get("of")
     percent = f"{100 * fraction:.0f} %" if isinstance(fraction, (int, float)) else ""
-    numbers = f"{count:g}/{of:g}" if isinstance(count, (int, float)) and isinstance(of, (int, float)) else ""
+    both = isinstance(count, (int, float)) and isinstance(of, (int, float))
+    numbers = f"{_short(float(count))}/{_short(float(of))}" if both else ""  # type: ignore[arg-type]  # both are numbers
     return f"{percent} ({numbers})" if percent and numbers else percent or numbers
+
+
+def _short(number: float) -> str:
+    """Return a number in at most six characters: ``1250``, ``3.2M``."""
+    for limit, divisor, unit in ((1e5, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "G")):
+        if number < limit:
+            return f"{number / divisor:.4g}{unit}" if unit else f"{number:.5g}"
+    return f"{number / 1e12:.4g}T"
