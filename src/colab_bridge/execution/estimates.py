@@ -42,6 +42,8 @@ NOTHING_KNOWN: Mapping[str, Any] = {
 
 #: How far the clock of a runtime may be off before its times are not believed.
 _CLOCK_SLACK_S = 5.0
+#: What the JSON of a text with a progress bar holds; without one of them, the text need not even be decoded.
+_BAR_MARKS = (rb"\r", rb"\b", b"%|")
 _PROGRAM_PARTS = ("kind", "code", "source", "module", "command", "argv")
 
 
@@ -121,7 +123,7 @@ class Estimates:
             return
         with contextlib.suppress(MessageError):
             kind = message.msg_type
-            if kind == "stream":
+            if kind == "stream" and any(mark in message.content for mark in _BAR_MARKS):
                 text = message.content_fields().get("text")
                 if isinstance(text, str):
                     live.bars.feed(text, self._clock.monotonic())

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from colab_bridge.config.settings import NotifySettings
+from colab_bridge.errors import TransientError
 from colab_bridge.execution.notices.decide import announce_end, announce_question, printable_line
 from colab_bridge.execution.notices.desktop import command_for
 from colab_bridge.execution.notices.service import NoticeService, last_line
@@ -286,6 +287,20 @@ def test_messages_of_runs_that_nobody_wants_to_hear_of_cost_nothing(desk: Desk) 
     desk.service.began(dataclasses.replace(a_run(), spec={"project": "/p"}), resumed=False)
     desk.service.message("run-1", asks("? ", "q1"))
     assert desk.store.notices_of() == []
+
+
+def test_a_full_disk_stops_the_notices_and_not_the_run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin(desk)
+
+    def full(*args: object, **more: object) -> None:
+        raise TransientError("the disk is full")
+
+    for name in ("put_notice", "notices_of", "notice"):
+        monkeypatch.setattr(desk.store, name, full)
+    desk.service.began(run, resumed=True)
+    desk.service.message(run.id, asks("? ", "q1"))
+    desk.service.answered(run.id)
+    desk.service.ended(*an_end(run, RunStatus.OK, 90))
 
 
 # -- the desktop -----------------------------------------------------------------------------------------------

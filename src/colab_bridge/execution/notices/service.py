@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
@@ -85,16 +85,17 @@ class NoticeService:
             return
         watched = _Watched(run)
         self._watched[run.id] = watched
-        if resumed:
-            known = [notice.subject for notice in self._store.notices_of(run=run.id) if notice.subject]
-            watched.skip_until = known[0] if known else ""
+        with _run_goes_on(run.id):
+            if resumed:
+                known = [notice.subject for notice in self._store.notices_of(run=run.id) if notice.subject]
+                watched.skip_until = known[0] if known else ""
 
     def message(self, run_id: str, message: RawMessage) -> None:
         """Keep the last line, and take note of questions."""
         watched = self._watched.get(run_id)
         if watched is None:
             return
-        with contextlib.suppress(MessageError):
+        with _run_goes_on(run_id), contextlib.suppress(MessageError):
             if message.msg_type == "stream":
                 text = message.content_fields().get("text")
                 if isinstance(text, str) and text:
@@ -117,16 +118,18 @@ class NoticeService:
     def answered(self, run_id: str) -> None:
         """Take back what was to be announced about a question."""
         if run_id in self._watched:
-            self._drop_questions(run_id)
+            with _run_goes_on(run_id):
+                self._drop_questions(run_id)
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Announce the end of a run, unless that was done."""
         watched = self._watched.pop(run.id, None)
-        self._drop_questions(run.id)
         error = f"{outcome.ename}: {outcome.evalue}" if outcome.ename else ""
         tail = last_line(watched.tail) if watched else ""
         notices = announce_end(run, self._settings(run), error=error, last_line=tail)
-        self._put(tuple(notice for notice in notices if self._store.notice(notice.id) is None))
+        with _run_goes_on(run.id):
+            self._drop_questions(run.id)
+            self._put(tuple(notice for notice in notices if self._store.notice(notice.id) is None))
 
     def start_failed(self, schedule: Schedule, reason: str) -> None:
         """Announce that a scheduled run could not be started."""
@@ -236,6 +239,15 @@ class NoticeService:
             return
         self.problem = f"a notice could not be sent ({notice.channel}): {delivery.problem}"
         self._store.put_notice(dataclasses.replace(notice, state=NoticeState.FAILED))
+
+
+@contextlib.contextmanager
+def _run_goes_on(run_id: str) -> Iterator[None]:
+    """Keep a full disk, which stops notices, from ending the run that they are about."""
+    try:
+        yield
+    except ColabBridgeError as error:
+        log.warning("notice not stored", extra={"run": run_id, "reason": error.message})
 
 
 def last_line(text: str) -> str:
