@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 from colab_bridge.config.settings import NotifySettings
 from colab_bridge.errors import TransientError
 from colab_bridge.execution.notices.decide import announce_end, announce_question, printable_line
-from colab_bridge.execution.notices.desktop import command_for
+from colab_bridge.execution.notices.desktop import command_for, show_on_desktop
 from colab_bridge.execution.notices.service import NoticeService, last_line
 from colab_bridge.model.jobs import NoticeState, Occasion
 from colab_bridge.model.records import Run, RunKind, RunStatus
@@ -332,3 +333,16 @@ async def test_a_desktop_without_its_tool_is_a_reason_and_no_failure(
     clock.now = 1100
     await service._round()
     assert "notify-send is not installed" in service.problem
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="notify-send is Linux's")
+@pytest.mark.parametrize(("status", "problem"), [(0, ""), (3, "notify-send ended with status 3")])
+async def test_the_desktop_tool_gets_title_and_text_and_may_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, problem: str
+) -> None:
+    tool, heard = tmp_path / "notify-send", tmp_path / "heard"
+    tool.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {heard}\nexit {status}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert await show_on_desktop("-t <b>", "x < y\nlast") == problem
+    assert heard.read_text() == "--app-name=Colab Bridge\n--\n-t <b>\nx &lt; y\nlast\n"
