@@ -81,7 +81,7 @@ class TunnelUpstream:
         self._link_state, self._link_text = LinkState.CONNECTING, ""
         self._told: tuple[LinkState, str] | None = None
         self._stream: LinkStream | None = None
-        self._open = False
+        self._was_connected = False
         self._unconfirmed: OrderedDict[str, RawMessage] = OrderedDict()
         self._confirmed_any = False
         self._queued_bytes = 0
@@ -182,18 +182,23 @@ class TunnelUpstream:
 
     def give_up(self, reason: str) -> None:
         """Learn that the agent cannot be had any more; ends ``run`` with a :class:`TunnelError`."""
-        if self._error is not None:
-            return
-        self._error = TunnelError(reason, untouched=not self._open and not self._confirmed_any)
-        self._ended.set()
+        self._end(reason, untouched=not self._was_connected)
+
+    def _end(self, reason: str, *, untouched: bool) -> None:
+        if self._error is None:
+            self._error = TunnelError(reason, untouched=untouched and not self._confirmed_any)
+            self._ended.set()
 
     def _tell(self) -> None:
-        """Report the state, each once: connected means that the link is up and the stream open."""
+        """Report the state, each once: connected means that the link is up and there is a stream."""
         state, text = self._link_state, self._link_text
-        if state is LinkState.CONNECTED and not self._open:
-            state = LinkState.CONNECTING if self._told in (None, (LinkState.CONNECTING, "")) else LinkState.RECONNECTING
         if state is LinkState.CONNECTED:
             text = ""
+            if self._stream is None:
+                state = LinkState.RECONNECTING if self._was_connected else LinkState.CONNECTING
+            else:
+                self._was_connected = True
+                self._end_wanted.set()
         if self._on_state is not None and self._told != (state, text):
             self._told = (state, text)
             self._on_state(state, text)
@@ -204,6 +209,7 @@ class TunnelUpstream:
         self._stream = self._link.open_stream(
             "tunnel.kernel", {"kernel": self._kernel_id}, resume_from=self._handed + 1, handler=self
         )
+        self._tell()
         self._flush()
 
     async def _learn_end(self) -> None:
@@ -253,10 +259,7 @@ class TunnelUpstream:
     # -- events of the stream --------------------------------------------------------------------------------
 
     def opened(self) -> None:
-        """Learn that the stream exists at the agent."""
-        self._open = True
-        self._end_wanted.set()
-        self._tell()
+        """Learn that the agent is connected, again or for the first time, and the stream goes on."""
         self._flush()
 
     def writable(self) -> None:
@@ -271,7 +274,7 @@ class TunnelUpstream:
     def lost(self, unacknowledged: Sequence[Piece]) -> None:
         """Learn that the agent was started anew: open a stream again, and send what its journal has not shown."""
         log.info("agent started anew", extra={"kernel": self._kernel_id, "unacknowledged": len(unacknowledged)})
-        self._stream, self._open = None, False
+        self._stream = None
         self._pending.clear()
         self._todo = deque(self._unconfirmed.values())
         self._cut = self._next = None
@@ -286,9 +289,9 @@ class TunnelUpstream:
     def closed(self, code: str, message: str) -> None:
         """Learn that the agent ends the stream: it cannot reach this kernel."""
         self._stream = None
+        reason = message or code or "the agent has closed the connection to the kernel"
         # A kernel that could not be reached was not told anything either, unless the journal has shown otherwise.
-        self._open = self._open and code != "unreachable"
-        self.give_up(message or code or "the agent has closed the connection to the kernel")
+        self._end(reason, untouched=not self._was_connected or code == "unreachable")
 
     def data(self, piece: StreamData) -> None:
         """Take a journal entry, or a part of one."""

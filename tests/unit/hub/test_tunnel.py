@@ -129,6 +129,17 @@ async def test_a_cut_declares_nothing_lost_and_asks_the_kernel_nothing(tmp_path:
         assert scene.hub.state is KernelState.IDLE
 
 
+async def test_a_kernel_that_comes_to_a_link_that_is_up_already_is_connected_at_once(tmp_path: Path) -> None:
+    scene = Tunnelled(tmp_path, MemoryLink())
+    scene.upstream.link_changed(LinkState.CONNECTED, "")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scene.hub.run)
+        await _turn()
+        assert scene.hub.state is KernelState.IDLE
+        tasks.cancel_scope.cancel()
+    scene.hub.close()
+
+
 async def test_a_request_that_is_sent_while_the_link_is_down_arrives(tmp_path: Path) -> None:
     async with tunnelled(tmp_path) as scene:
         scene.up()
