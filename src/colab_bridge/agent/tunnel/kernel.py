@@ -183,6 +183,10 @@ class HeldKernel:
         else:
             self._send(incoming)
 
+    def note_lost(self, text: str) -> None:
+        """Say in the journal that something is missing."""
+        self._note({"type": "lost", "text": text})
+
     def add_job(self, name: str, payload: bytes, *, stop_on_error: bool) -> None:
         """Take a job; see :meth:`JobQueue.add`."""
         self._jobs.add(name, payload, stop_on_error=stop_on_error)
@@ -298,12 +302,17 @@ class HeldKernel:
 
     def died(self, text: str) -> None:
         """Learn that the kernel's process has ended."""
+        assert self.journal is not None
         self.state, self.text = "dead", text
         self._write_down()
+        # What was meant for that process must not reach the next one: it counts as having gone down with it.
+        while self._held:
+            incoming = self._held.popleft()
+            if not self._requests.knows(incoming.msg_id):
+                self._journal_up(incoming)
+            incoming.done()
         self._process_ended(text)
         self._note({"type": "died", "text": text})
-        # What was meant for that process must not reach the next one.
-        self._drop_held()
 
     def unreachable(self, text: str) -> None:
         """Learn that there is no way to the kernel."""
@@ -326,11 +335,14 @@ class HeldKernel:
     # -- messages
 
     def _send(self, incoming: Incoming) -> None:
+        self._journal_up(incoming)
+        self._link.send(incoming.channel, incoming.parts)
+        incoming.done()
+
+    def _journal_up(self, incoming: Incoming) -> None:
         assert self.journal is not None
         number = self.journal.up(incoming.frame)
         self._requests.sent(incoming.msg_id, number, incoming.msg_type, incoming.channel)
-        self._link.send(incoming.channel, incoming.parts)
-        incoming.done()
 
     def _note(self, note: Mapping[str, Any]) -> None:
         if self.journal is not None:

@@ -119,7 +119,7 @@ class JournalReader:
         self._send(entry, piece, entry.seq, final=final, first=self._sent_bytes == 0)
         self._sent_bytes += len(piece)
         self._torn = entry.seq
-        if final:
+        if final and not self._closed:
             self._batch.popleft()
             self._done(entry.seq)
         return len(piece) + _HEADER_BYTES

@@ -77,7 +77,7 @@ class Requests:
         for line in raw.split(b"\n")[:-1]:
             try:
                 self._replay(json.loads(line))
-            except (ValueError, IndexError, TypeError, RecursionError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 continue
         self._rewrite()
 

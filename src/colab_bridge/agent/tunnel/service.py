@@ -38,7 +38,7 @@ _ALL_JOURNALS_BYTES = 3072 * MIB
 #: What is left of the disk: this, or a share of it if that is more.
 _RESERVE_BYTES = 512 * MIB
 _RESERVE_SHARE = 0.02
-_MAX_KERNELS = 200
+_MAX_KERNELS = 64
 _MAX_JOB_NAME = 200
 #: The journal of a dead kernel that nobody has asked for in this time is deleted.
 _FORGOTTEN_S = 30 * 24 * 3600.0

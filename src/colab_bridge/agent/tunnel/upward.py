@@ -19,7 +19,7 @@ __all__ = ["Incoming", "KernelStream"]
 log = logging.getLogger(__name__)
 
 # A longer message to a kernel is dropped: it would not fit into the agent's memory.
-_MAX_MESSAGE_BYTES = 192 * 1024 * 1024
+_MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 _UP_CHANNELS = ("shell", "control", "stdin")
 
 
@@ -85,6 +85,7 @@ class KernelStream:
         seq = piece.seq
         if size > _MAX_MESSAGE_BYTES:
             log.warning("message for a kernel dropped", extra={"size": size})
+            self._kernel.note_lost(f"a message of {size >> 20} MB to the kernel is too large for the runtime's agent")
             self._consumed(seq)
             return
         try:
