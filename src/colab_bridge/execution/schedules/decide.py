@@ -9,7 +9,10 @@ from datetime import datetime, tzinfo
 from colab_bridge.execution.schedules.timing import next_time, parse_rule
 from colab_bridge.model.jobs import Schedule
 
-__all__ = ["Step", "decide", "run_id_of"]
+__all__ = ["STARTING", "Step", "decide", "run_id_of"]
+
+#: Stands in ``last_error`` from the claim of a run until it has started.
+STARTING = "is being started"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ def decide(schedule: Schedule, now: float, zone: tzinfo, *, going_on: bool) -> S
         next_at=following,
         last_run=run_id_of(schedule.id, schedule.next_at),
         last_due=schedule.next_at,
-        last_error="",
+        last_error=STARTING,
     )
     return Step(schedule=renewed, start=True)
 

@@ -6,6 +6,7 @@ next one starts under the same id; one that was started is found by it and not s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import tokenize
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from colab_bridge._util.ids import new_id
 from colab_bridge.errors import ColabBridgeError, UserError
 from colab_bridge.execution.request import RunRequest
-from colab_bridge.execution.schedules.decide import decide
+from colab_bridge.execution.schedules.decide import STARTING, decide
 from colab_bridge.execution.schedules.timing import LocalZone, next_time, parse_rule
 from colab_bridge.model.jobs import Schedule
 from colab_bridge.model.records import Run, RunKind
@@ -136,8 +137,8 @@ class ScheduleService:
         """Start the runs that a daemon had claimed and died before it could start them."""
         try:
             for schedule in self._store.schedules():
-                if schedule.last_run and not schedule.last_error and self._store.run(schedule.last_run) is None:
-                    self._launch(schedule, tasks)
+                if schedule.last_error == STARTING:
+                    self._launch(schedule, tasks)  # one that did start is found by its id, and is left alone
         except ColabBridgeError as error:
             log.warning("schedules not read", extra={"reason": error.message})
 
@@ -180,24 +181,31 @@ class ScheduleService:
         try:
             request = await anyio.to_thread.run_sync(_request_of, schedule)
             run = await self._start(request, schedule.id)
-            log.info("scheduled run started", extra={"schedule": schedule.id, "run": run.id})
         except ColabBridgeError as error:
             self._note_failure(schedule, error.message)
         except Exception as error:
             log.exception("scheduled run not started", extra={"schedule": schedule.id})
             self._note_failure(schedule, f"internal error: {type(error).__name__}")
+        else:
+            log.info("scheduled run started", extra={"schedule": schedule.id, "run": run.id})
+            with contextlib.suppress(ColabBridgeError):  # a later daemon finds that it has started
+                self._settle(schedule, "")
         finally:
             self._starting.discard(schedule.id)
 
     def _note_failure(self, schedule: Schedule, reason: str) -> None:
         log.warning("scheduled run not started", extra={"schedule": schedule.id, "reason": reason})
         try:
-            current = self._store.schedule(schedule.id)
-            if current is not None:
-                self._store.put_schedule(dataclasses.replace(current, last_error=f"could not be started: {reason}"))
+            self._settle(schedule, f"could not be started: {reason}")
             self._failed(schedule, reason)
         except ColabBridgeError as error:
             log.warning("failure of a schedule not stored", extra={"schedule": schedule.id, "reason": error.message})
+
+    def _settle(self, schedule: Schedule, text: str) -> None:
+        """Store what came of a start, unless something else has been noted since, or the schedule was removed."""
+        current = self._store.schedule(schedule.id)
+        if current is not None and current.last_error == STARTING:
+            self._store.put_schedule(dataclasses.replace(current, last_error=text))
 
 
 def _request_of(schedule: Schedule) -> RunRequest:
