@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from colab_bridge.agent.tunnel import link
+from colab_bridge.agent.events import StreamData
+from colab_bridge.agent.process.service import CallFailure
+from colab_bridge.agent.tunnel import link, upward
 from colab_bridge.wire.message import RawMessage
 from tunnel_scene import DaemonEnd, Scene, execute_request, tunnelled
 
@@ -345,3 +347,52 @@ async def test_a_journal_that_is_full_declares_what_left_it_by_a_jump_of_numbers
         assert numbers[0] > 50
         assert numbers == list(range(numbers[0], numbers[-1] + 1))
         assert (await scene.status())["first"] == numbers[0]
+
+
+async def test_with_no_room_on_the_disk_output_still_arrives_and_the_status_says_so(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path, reserve_bytes=1 << 60) as scene:
+        end = scene.open()
+        msg_id = end.execute("print('without a disk')")
+        await end.until_done(msg_id)
+        assert end.stdout(msg_id) == "without a disk\n"
+        assert "memory only" in (await scene.status())["text"]
+        assert not list((scene.folder / "tunnel" / scene.kernel.id / "journal").glob("*.rec"))
+
+
+async def test_a_message_that_is_too_large_is_said_to_be_lost_and_the_next_one_goes_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upward, "_MAX_MESSAGE_BYTES", 2 * 1024 * 1024)
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await settled(end)
+        seq = end.up(execute_request(f"s = '{'z' * 3_000_000}'", "big"))
+        after = end.execute("print('after')")
+        await end.until_done(after)
+        assert names(end.notes()) == ["lost"]
+        assert seq in end.taken
+        assert end.stdout(after) == "after\n"
+
+
+async def test_hostile_parameters_and_payloads_are_refused(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path, start=False) as scene:
+        for params in ({}, {"kernel": "../../etc"}, {"kernel": 5}):
+            end = DaemonEnd("x")
+            end.params = params
+            with pytest.raises(CallFailure, match="id of a kernel"):
+                scene.service.open(end)
+        for verb, params, payload in (
+            ("nothing", {}, b""),
+            ("forget", {"kernel": "a/b"}, b""),
+            ("unqueue", {}, b""),
+            ("queue", {"kernel": scene.kernel.id, "job": "j"}, b""),
+            ("queue", {"kernel": scene.kernel.id, "job": "j"}, b"\xff\xff\xff\xff"),
+            ("queue", {"kernel": scene.kernel.id, "job": "j"}, b"\0\0\0\1x"),
+            ("queue", {"kernel": scene.kernel.id, "job": ""}, b""),
+        ):
+            with pytest.raises(CallFailure):
+                await scene.service.call(verb, params, payload, 5.0)
+        end = scene.open()
+        for garbage in (b"", b"\0" * 100, b"\xff" * 100):
+            end.handler.data(StreamData(stream=2, seq=1, number=1, header={}, payload=garbage, final=True))
+        assert end.taken == [1, 1, 1]

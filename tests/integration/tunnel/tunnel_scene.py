@@ -241,7 +241,7 @@ class Scene:
 
     def begin(self) -> None:
         self.peer = FakePeer(self.folder / "tunnel", self.kernel.folder)
-        self.service = TunnelService(reserve_bytes=0, **self.options)
+        self.service = TunnelService(**{"reserve_bytes": 0, **self.options})
         self.service.start(self.peer)
 
     async def end(self) -> None:
