@@ -372,9 +372,9 @@ class _Run:
         if op.action is Action.WRITE:
             try:
                 self._works[index] = self._work_on(op, txn, number, last=last)
+                self._dress(op, index)
             except FileNotFoundError:
                 return Code.NO_CONTENT
-            self._dress(op, index)
         elif op.action is Action.LINK:
             self._works[index] = self._stage.link_work(op.target, txn, number)
         elif op.action is Action.MKDIR and op.expected is not None:
@@ -382,17 +382,23 @@ class _Run:
         return Code.APPLIED
 
     def _work_on(self, op: ApplyOp, txn: str, number: int, *, last: bool) -> str:
-        if last and op.expected is None and not self._calls.exchange.degraded and self._stage.have_one(op.digest):
+        if last and op.expected is None and not self._calls.exchange.degraded:
             # Nothing is ever swapped into it: it is moved to a free name, or stays what it is.
             return op.digest.hex()
         return self._stage.work_on(op.digest, txn, number, last=last)
 
     def _dress(self, op: ApplyOp, index: int) -> None:
         """Give the new file its permissions and time while nobody sees it."""
+        here, work = self._stage.folder, self._works[index]
+        new = self._calls.stat(here, work)
         before = self._standing(op) if op.expected is not None and op.expected.kind is Kind.FILE else None
-        mode = 0o666 & ~self._applier.umask if before is None else before.st_mode & 0o777
-        mtime = self._mtime(op, before)
-        self._calls.dress(self._stage.folder, self._works[index], _with_bit(mode, op.executable), (mtime, mtime))
+        mode = _with_bit(0o666 & ~self._applier.umask if before is None else before.st_mode & 0o777, op.executable)
+        now_ns = time.time_ns()
+        mtime = self._mtime(op, before, now_ns)
+        if mode != new.st_mode & 0o777:
+            self._calls.chmod_name(here, work, mode)
+        if op.mtime_ns is not None or mtime != now_ns or not 0 <= now_ns - new.st_mtime_ns < _SECOND_NS:
+            self._calls.utime(here, work, (mtime, mtime))
 
     def _standing(self, op: ApplyOp) -> os.stat_result | None:
         try:
@@ -402,13 +408,13 @@ class _Run:
             return None
         return seen if stat.S_ISREG(seen.st_mode) else None
 
-    def _mtime(self, op: ApplyOp, before: os.stat_result | None) -> int:
+    def _mtime(self, op: ApplyOp, before: os.stat_result | None, now_ns: int) -> int:
         """Return the time for a new file; never one that a cached ``.pyc`` of the old one would fit.
 
         Python trusts the pair of whole second and size of a source file. Later seconds only, so that no earlier version
         of the same size fits either.
         """
-        wanted = time.time_ns() if op.mtime_ns is None else op.mtime_ns
+        wanted = now_ns if op.mtime_ns is None else op.mtime_ns
         if (
             before is not None
             and before.st_size == op.size

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import blake2b
 
 from ..transfer.patch import Copy
@@ -26,6 +27,7 @@ _HEAD = struct.Struct(">Q")
 _RECORD = struct.Struct(">QQ16s")
 _COPIED = bytes(16)
 _BUFFER_BYTES = 2**20
+_COPY_BYTES = 64 * 2**20
 _MAX_MAP_BYTES = 64 * 2**20
 
 Record = tuple[int, int, bytes]
@@ -130,9 +132,7 @@ class Part:
         self._write(offset, data, _short_hash(data))
 
     def _write(self, offset: int, data: bytes | memoryview, short: bytes) -> None:
-        if offset < self._hashed:
-            # What was hashed is written anew; rare enough to hash the whole file at the end.
-            self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
+        self._forget_hash(offset)
         self._calls.seek(self._fd, offset)
         self._calls.write(self._fd, data)
         if offset == self._hashed:
@@ -151,14 +151,34 @@ class Part:
             OSError: a file could not be read or written.
         """
         for copy in copies:
+            if copy.target + copy.length > self.size:
+                continue
             done = 0
-            while done < copy.length and copy.target + copy.length <= self.size:
-                self._calls.seek(source, copy.source + done)
-                data = self._calls.read(source, min(_BUFFER_BYTES, copy.length - done))
-                if not data:
+            while done < copy.length:
+                count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
+                if not count:
                     break
-                self._write(copy.target + done, data, _COPIED)
-                done += len(data)
+                done += count
+
+    def _copy(self, start: int, target: int, length: int, source: int) -> int:
+        if target != self._hashed:
+            # It is not hashed in passing, so it need not pass through this process.
+            with suppress(OSError):
+                count = self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
+                if count:
+                    self._forget_hash(target)
+                    self._note(target, count, _COPIED)
+                return count
+        self._calls.seek(source, start)
+        data = self._calls.read(source, min(_BUFFER_BYTES, length))
+        if data:
+            self._write(target, data, _COPIED)
+        return len(data)
+
+    def _forget_hash(self, offset: int) -> None:
+        """What is hashed already is written anew; rare enough to hash the whole file at the end."""
+        if offset < self._hashed:
+            self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
 
     def missing(self) -> list[tuple[int, int]]:
         """Return the ranges (offset, length in bytes) that are not there."""

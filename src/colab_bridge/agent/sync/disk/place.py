@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,6 +100,19 @@ class Calls:
         """Set the position."""
         os.lseek(fd, offset, os.SEEK_SET)
 
+    def copy_range(self, source: int, start: int, target: int, to: int, count: int) -> int:
+        """Copy bytes between two files inside the system, or as shared blocks; the positions stay.
+
+        Returns:
+            How many bytes; less than asked at the end of the source.
+
+        Raises:
+            OSError: this system or file system cannot.
+        """
+        if sys.platform != "linux":
+            raise OSError(errno.ENOSYS, "no copies inside the system")
+        return os.copy_file_range(source, target, count, start, to)
+
     def truncate(self, fd: int, size: int) -> None:
         """Set the length."""
         os.ftruncate(fd, size)
@@ -116,11 +130,10 @@ class Calls:
         if hasattr(os, "fchmod"):
             os.fchmod(fd, mode)
 
-    def dress(self, folder: Folder, name: str, mode: int, times_ns: tuple[int, int]) -> None:
-        """Set permissions and times of a regular file of ours in the stage."""
+    def chmod_name(self, folder: Folder, name: str, mode: int) -> None:
+        """Set the permissions of a regular file of ours in the stage."""
         path, keyword = _at(folder, name)
         os.chmod(path, mode, **keyword)
-        os.utime(path, ns=times_ns, **keyword)
 
     def utime(self, folder: Folder, name: str, times_ns: tuple[int, int]) -> None:
         """Set the times of what stands at a name; a link is not followed."""

@@ -8,7 +8,6 @@ Layout on the wire, big-endian, for each copy: ``source u64 | target u64 | lengt
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from hashlib import blake2b
 
 from ..pages import WireError
 from .search import Found
-from .signatures import MAX_BLOCKS, MIN_DELTA_BYTES, Signatures, read_exactly
+from .signatures import MAX_BLOCKS, MIN_DELTA_BYTES, Signatures, read_at
 
 __all__ = [
     "Copy",
@@ -165,13 +164,11 @@ def growth(fd: int, old_size: int, old_digest: bytes, key: bytes) -> Growth:
         OSError: the file cannot be read.
     """
     hasher = blake2b(digest_size=32, key=key)
-    os.lseek(fd, 0, os.SEEK_SET)
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
     size = 0
     grew = old_size == 0 and hasher.digest() == old_digest
-    while count := read_exactly(fd, buffer if size >= old_size else buffer[: min(len(buffer), old_size - size)]):
-        hasher.update(buffer[:count])
-        size += count
+    while data := read_at(fd, _BUFFER_BYTES if size >= old_size else min(_BUFFER_BYTES, old_size - size), size):
+        hasher.update(data)
+        size += len(data)
         if size == old_size:
             grew = hasher.copy().digest() == old_digest
     return Growth(grew, hasher.digest(), size)

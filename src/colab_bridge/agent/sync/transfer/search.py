@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from .signatures import Signatures, strong
+from .signatures import WORKERS, Signatures, read_at, strong
 
 __all__ = ["Found", "SearchBudget", "find_blocks"]
 
@@ -24,6 +25,7 @@ _FIRST_WINDOW_BYTES = 2**16
 _READ_BYTES = 4 * 2**20
 _TABLE_BITS = 20
 _MISSES_PER_WEAK = 4
+_MOST_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,7 @@ class _File:
         inside = offset - self._start
         if inside < 0 or inside + length > len(self._data):
             self._start, inside = offset, 0
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            wanted, parts = max(length, _READ_BYTES), []
-            while wanted and (part := os.read(self._fd, wanted)):
-                parts.append(part)
-                wanted -= len(part)
-            self._data = memoryview(b"".join(parts) if len(parts) != 1 else parts[0])
+            self._data = memoryview(read_at(self._fd, max(length, _READ_BYTES), offset))
         return self._data[inside : inside + length]
 
 
@@ -176,7 +173,9 @@ def _weak_set(weak: Sequence[int], *, use_numpy: bool) -> tuple[_Weak, bool]:
 
 
 class _Search:
-    def __init__(self, fd: int, signatures: Signatures, budget: SearchBudget, *, use_numpy: bool) -> None:
+    def __init__(
+        self, fd: int, signatures: Signatures, budget: SearchBudget, pool: Executor, *, use_numpy: bool
+    ) -> None:
         self._file = _File(fd)
         self._signatures = signatures
         full = signatures.file_size // signatures.block_size
@@ -185,6 +184,9 @@ class _Search:
             self._by_strong[signatures.strong[index]] = index
         self._weak, numeric = _weak_set(signatures.weak[:full], use_numpy=use_numpy)
         self._misses: dict[int, int] = {}
+        self._ahead: dict[int, bytes] = {}
+        self._stride = 1
+        self._pool = pool
         self._roll = budget.rolled[numeric]
         self._verify = budget.verified
 
@@ -204,13 +206,27 @@ class _Search:
         return found
 
     def _block_at(self, position: int, expected: int) -> int | None:
-        data = self._file.get(position, self._signatures.block_size)
-        if len(data) < self._signatures.block_size:
+        hashed = self._hashed_at(position)
+        if hashed is None:
             return None
-        hashed = strong(data)
         if expected < len(self._signatures.strong) and self._signatures.strong[expected] == hashed:
             return expected
         return self._by_strong.get(hashed)
+
+    def _hashed_at(self, position: int) -> bytes | None:
+        """Return the hash of the block at an offset; while blocks match, those that follow are hashed with it."""
+        found = self._ahead.pop(position, None)
+        if found is not None:
+            return found
+        # The longer everything has matched, the more is hashed ahead, by several threads.
+        self._stride = min(self._stride * 2, _MOST_AHEAD) if not self._ahead else 1
+        self._ahead.clear()
+        size = self._signatures.block_size
+        data = self._file.get(position, size * self._stride)
+        blocks = [data[start : start + size] for start in range(0, len(data) - size + 1, size)]
+        hashes = self._pool.map(strong, blocks) if len(blocks) > 1 else map(strong, blocks)
+        self._ahead = {position + number * size: hashed for number, hashed in enumerate(hashes)}
+        return self._ahead.pop(position, None)
 
     def _next_match(self, start: int) -> int | None:
         """Return the next offset with a known block; None when the budget is spent or there is none."""
@@ -261,4 +277,5 @@ def find_blocks(
     Raises:
         OSError: the file cannot be read.
     """
-    return _Search(fd, signatures, budget or SearchBudget(), use_numpy=use_numpy).run()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return _Search(fd, signatures, budget or SearchBudget(), pool, use_numpy=use_numpy).run()

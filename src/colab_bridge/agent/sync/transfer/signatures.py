@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import isqrt
@@ -25,9 +26,10 @@ __all__ = [
     "MAX_BLOCK_BYTES",
     "MIN_BLOCK_BYTES",
     "MIN_DELTA_BYTES",
+    "WORKERS",
     "Signatures",
     "block_size_for",
-    "read_exactly",
+    "read_at",
     "read_signatures",
     "sign",
     "strong",
@@ -38,6 +40,8 @@ MAX_BLOCK_BYTES = 256 * 1024
 MAX_BLOCKS = 65_536
 MIN_DELTA_BYTES = 4 * 2**20
 """Below this size a delta is not worth its round trip."""
+WORKERS = min(4, os.cpu_count() or 1) if hasattr(os, "pread") else 1
+"""Threads for hashing; without reads at an offset there can only be one."""
 _HEAD = struct.Struct(">BIQ")
 _BLOCK = struct.Struct(">I16s")
 _VERSION = 1
@@ -80,21 +84,20 @@ def strong(block: bytes | memoryview) -> bytes:
     return blake2b(block, digest_size=16).digest()
 
 
-def read_exactly(fd: int, view: memoryview) -> int:
-    """Fill a buffer from a file's position; returns how much there was, less than the buffer only at the end."""
-    done = 0
-    while done < len(view):
-        count = os.readv(fd, [view[done:]]) if hasattr(os, "readv") else _read(fd, view[done:])
-        if not count:
+def read_at(fd: int, count: int, offset: int) -> bytes:
+    """Read a range of a file; less than asked only at its end. Threads may share the descriptor if ``WORKERS`` > 1."""
+    parts: list[bytes] = []
+    while count:
+        if hasattr(os, "pread"):
+            part = os.pread(fd, count, offset)
+        else:
+            os.lseek(fd, offset, os.SEEK_SET)
+            part = os.read(fd, count)
+        if not part:
             break
-        done += count
-    return done
-
-
-def _read(fd: int, view: memoryview) -> int:
-    data = os.read(fd, len(view))
-    view[: len(data)] = data
-    return len(data)
+        parts.append(part)
+        count, offset = count - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def sign(fd: int, block_size: int) -> bytes:
@@ -105,25 +108,35 @@ def sign(fd: int, block_size: int) -> bytes:
         block_size: 16 KiB to 256 KiB.
 
     Raises:
-        ValueError: the block size is out of bounds, or the file has more than 65,536 blocks of it.
+        ValueError: the block size is out of bounds, the file has more than 65,536 blocks of it, or it shrinks.
         OSError: the file cannot be read.
     """
     if not MIN_BLOCK_BYTES <= block_size <= MAX_BLOCK_BYTES:
         raise ValueError("the block size is out of bounds")
     if os.fstat(fd).st_size > MAX_BLOCKS * block_size:
         raise ValueError("the file has too many blocks")
-    os.lseek(fd, 0, os.SEEK_SET)
+    count = -(-os.fstat(fd).st_size // block_size)
+    share = -(-count // WORKERS)
+    starts = range(0, count, share) if count else ()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        parts = list(pool.map(lambda first: _sign_blocks(fd, block_size, first, min(share, count - first)), starts))
+    size = sum(found for _, found in parts)
+    if count != -(-size // block_size):
+        raise ValueError("the file changed while it was signed")
+    return b"".join([_HEAD.pack(_VERSION, block_size, size), *(rows for rows, _ in parts)])
+
+
+def _sign_blocks(fd: int, block_size: int, first: int, count: int) -> tuple[bytes, int]:
+    """Sign some blocks; hashing lets other threads run."""
     rows: list[bytes] = []
     size = 0
-    buffer = memoryview(bytearray(max(1, 2**20 // block_size) * block_size))
-    while count := read_exactly(fd, buffer):
-        size += count
-        if len(rows) > MAX_BLOCKS:
-            raise ValueError("the file has too many blocks")
-        for start in range(0, count, block_size):
-            block = buffer[start : min(start + block_size, count)]
-            rows.append(_BLOCK.pack(zlib.adler32(block), strong(block)))
-    return b"".join([_HEAD.pack(_VERSION, block_size, size), *rows])
+    for index in range(first, first + count):
+        block = read_at(fd, block_size, index * block_size)
+        if not block:
+            break
+        size += len(block)
+        rows.append(_BLOCK.pack(zlib.adler32(block), strong(block)))
+    return b"".join(rows), size
 
 
 def read_signatures(data: bytes | memoryview) -> Signatures:

@@ -1,0 +1,362 @@
+"""The engine of the file sync against rsync and tar: two processes and a pipe between them, no network.
+
+What is measured is what the product does: scan and digests on one side, batches of small files, verified staging, two
+times ``syncfs``, moves that never overwrite. rsync and tar make nothing durable and check nothing; they run in turn
+with the engine, in the same minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.figures import Measure, Row, Target, summarize
+from colab_bridge.agent.sync.disk.apply import Applier
+from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile, Expected, Kind
+from colab_bridge.agent.sync.disk.probe import probe
+from colab_bridge.agent.sync.disk.root import Root
+from colab_bridge.agent.sync.disk.scan import Scanner
+from colab_bridge.agent.sync.disk.stage import Stage, make_calls
+from colab_bridge.agent.sync.disk.statcache import StatCache
+from colab_bridge.agent.sync.disk.trash import Trash
+from colab_bridge.agent.sync.ignore import IgnoreRules
+from colab_bridge.agent.sync.transfer.batches import group, pack_batch, unpack_batch
+from colab_bridge.agent.sync.transfer.patch import Copy, copies_in_new, growth, pack_copies, unpack_copies
+from colab_bridge.agent.sync.transfer.search import find_blocks
+from colab_bridge.agent.sync.transfer.signatures import block_size_for, read_signatures, sign
+from colab_bridge.agent.sync.tree import Directory, File, walk
+
+__all__ = ["measure"]
+
+_KEY = b"benchmark-key-of-32-bytes-length"
+_FRAME = struct.Struct(">BI")
+_BATCH, _OPS = 1, 2
+_CHUNK = 2**20
+_CHANGE = 10**6
+_RSYNC_SHELL = '#!/bin/sh\nshift\nexec sh -c "$*"\n'
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Measure the first copy of 10,000 files, and three changes of a file of 1 GiB; smaller when ``quick``."""
+    for tool in ("rsync", "tar"):
+        if shutil.which(tool) is None:
+            raise BenchmarkError(f"{tool} is not installed")
+    with tempfile.TemporaryDirectory(prefix="colab-bridge-bench-") as folder:
+        base = Path(folder)
+        yield from _first_copy(base, files=2_000 if quick else 10_000, rounds=3 if quick else 7)
+        yield from _deltas(base, size=2**27 if quick else 2**30, rounds=1 if quick else 3)
+
+
+def _first_copy(base: Path, *, files: int, rounds: int) -> Iterator[Row]:
+    source = base / "source"
+    raw = _make_tree(source, files)
+    shell = _remote_shell(base)
+    target = base / "target"
+    commands = {
+        "rsync": ["rsync", "-a", "-e", str(shell), f"{source}/", f"there:{target}"],
+        "tar": ["sh", "-c", f"tar -C {source} -cf - . | tar -C {target} -xf -"],
+    }
+    ways = ["engine", *commands]
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    sent = 0
+    for turn in range(rounds):
+        for name in (*ways[turn % 3 :], *ways[: turn % 3]):
+            target.mkdir()
+            receiver = _Receiver(target) if name == "engine" else None
+            os.sync()
+            started = time.perf_counter()
+            if receiver is None:
+                _run(commands[name])
+            else:
+                sent = receiver.copy(source)
+            times[name].append((time.perf_counter() - started) * 1000)
+            if receiver is not None:
+                receiver.close()
+                _must_be_equal(source, target)
+            shutil.rmtree(target)
+    for other, target_ratio in (("rsync", Target(measure=Measure.RATIO, limit=1.2)), ("tar", None)):
+        yield Row(
+            item="sync-copy",
+            what=f"first copy of {files:,} files, verified and durable",
+            unit="ms",
+            ours=summarize(times["engine"]),
+            other=summarize(times[other]),
+            against=f"{other}, neither",
+            target=target_ratio,
+        )
+    yield Row(
+        item="sync-copy",
+        what=f"bytes sent for them, of {raw / 1e6:.1f} MB",
+        unit="MB",
+        ours=summarize([sent / 1e6]),
+        other=summarize([raw / 1e6]),
+        against="raw",
+        target=Target(measure=Measure.RATIO, limit=0.30),
+    )
+
+
+def _make_tree(source: Path, files: int) -> int:
+    """Write files that look like source code: pieces of the standard library, 0.5 to 7.3 kB each."""
+    chance = random.Random(20_261_121)
+    library = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
+    text = b"".join(library)
+    total = 0
+    for number in range(files):
+        folder = source / f"package_{number % 13}" / f"part_{number % 221}"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = chance.randrange(len(text) - 8_000)
+        data = text[start : start + chance.randrange(500, 7_300)]
+        (folder / f"module_{number}.py").write_bytes(data)
+        total += len(data)
+    return total
+
+
+def _remote_shell(base: Path) -> Path:
+    path = base / "shell"
+    path.write_text(_RSYNC_SHELL, encoding="ascii")
+    path.chmod(0o700)
+    return path
+
+
+def _forget(found: DisplacedFile) -> None:
+    raise BenchmarkError(f"somebody else writes into {found.path}")
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode:
+        raise BenchmarkError(f"{command[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+
+
+def _must_be_equal(one: Path, two: Path) -> None:
+    command = ["diff", "-r", "-x", ".colab-bridge", str(one), str(two)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        raise BenchmarkError("the copy differs from the original")
+
+
+# -- the engine, first copy ----------------------------------------------------------------------------------------
+
+
+class _Receiver:
+    """A second process that waits for a tree, as an agent does; starting it is not part of the measurement."""
+
+    def __init__(self, target: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.sync_copy", str(target)]
+        here = Path(__file__).parent.parent
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here)
+        self._must_say(b"ready")
+
+    def _must_say(self, word: bytes) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != word:
+            self._process.kill()
+            self._process.wait()
+            raise BenchmarkError("the receiving side failed")
+
+    def copy(self, source: Path) -> int:
+        """Send a tree; returns the bytes that went through the pipe, when everything is in place."""
+        assert self._process.stdin is not None
+        sent = _send_tree(source, self._process.stdin)
+        self._process.stdin.close()
+        self._must_say(b"done")
+        return sent
+
+    def close(self) -> None:
+        """Wait for its end."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait(30)
+
+
+def _send_tree(source: Path, pipe: IO[bytes]) -> int:
+    with Root.open(source) as root:
+        tree = Scanner(root, IgnoreRules(), _KEY, StatCache(), probe(root)).walk().tree
+        entries = list(walk(tree))
+        files = {entry.digest: (path, entry.size) for path, entry in entries if isinstance(entry, File)}
+        sent = 0
+        for batch in group((digest, size) for digest, (_, size) in files.items()):
+            contents = [(digest, _read(root, files[digest][0])) for digest in batch]
+            sent += _send(pipe, _BATCH, pack_batch(contents))
+        ops = [ApplyOp(Action.MKDIR, path) for path, entry in entries if isinstance(entry, Directory)]
+        ops += [
+            ApplyOp(Action.WRITE, path, digest=entry.digest, size=entry.size, executable=entry.executable)
+            for path, entry in entries
+            if isinstance(entry, File)
+        ]
+        raw = json.dumps([op.to_json() for op in ops], separators=(",", ":")).encode()
+        return sent + _send(pipe, _OPS, zlib.compress(raw, 1))
+
+
+def _read(root: Root, path: str) -> bytes:
+    parent, _, name = path.rpartition("/")
+    with root.folder(parent) as folder, os.fdopen(folder.open_file(name), "rb") as file:
+        return file.read()
+
+
+def _send(pipe: IO[bytes], kind: int, payload: bytes) -> int:
+    pipe.write(_FRAME.pack(kind, len(payload)))
+    pipe.write(payload)
+    return _FRAME.size + len(payload)
+
+
+def _receive(target: str) -> None:
+    """The second process: stage what comes, apply it at the end."""
+    with Root.open(target) as root:
+        calls = make_calls(root)
+        with closing(Stage(root, _KEY, calls)) as stage, closing(Trash(root, _KEY, calls)) as trash:
+            applier = Applier(root, stage, trash, on_displaced=_forget)
+            print("ready", flush=True)
+            while head := sys.stdin.buffer.read(_FRAME.size):
+                kind, length = _FRAME.unpack(head)
+                payload = sys.stdin.buffer.read(length)
+                if kind == _BATCH:
+                    for digest, data in unpack_batch(payload):
+                        stage.put(digest, data)
+                    continue
+                ops = [ApplyOp.from_json(row) for row in json.loads(zlib.decompress(payload))]
+                if not all(result.ok for result in applier.apply("copy", ops)):
+                    raise BenchmarkError("an operation failed")
+    print("done", flush=True)
+
+
+# -- the engine, deltas --------------------------------------------------------------------------------------------
+
+
+def _deltas(base: Path, *, size: int, rounds: int) -> Iterator[Row]:
+    old, new = base / "old", base / "new"
+    _write_random(old, size)
+    shell = _remote_shell(base)
+    half, more = size // 2, random.Random(7).randbytes(_CHANGE)
+    changes: dict[str, list[tuple[int, int] | bytes]] = {
+        "changed in the middle": [(0, half), more, (half + _CHANGE, size)],
+        "put in front": [more, (0, size)],
+        "appended": [(0, size), more],
+    }
+    for what, pieces in changes.items():
+        _write_version(old, new, pieces)
+        ours: list[float] = []
+        other: list[float] = []
+        sent = 0
+        for _ in range(rounds):
+            seconds, sent = _engine_delta(base, old, new)
+            ours.append(seconds)
+            other.append(_rsync_delta(base, old, new, shell))
+        target = Target(measure=Measure.RATIO, limit=0.5 if what == "appended" else 1.3)
+        yield Row(
+            item="sync-copy",
+            what=f"{size / 2**30:.3g} GiB, 1 MB {what}",
+            unit="s",
+            ours=summarize(ours),
+            other=summarize(other),
+            against="rsync, not durable",
+            target=target,
+        )
+        limit = (1.05 if what == "appended" else 1.45) * 1e6
+        yield Row(
+            item="sync-copy",
+            what=f"bytes for it, 1 MB {what}",
+            unit="MB",
+            ours=summarize([sent / 1e6]),
+            target=Target(measure=Measure.VALUE, limit=limit / 1e6),
+        )
+
+
+def _write_random(path: Path, size: int) -> None:
+    chance = random.Random(3)
+    with path.open("wb") as file:
+        for _ in range(size // _CHUNK):
+            file.write(chance.randbytes(_CHUNK))
+
+
+def _write_version(old: Path, new: Path, pieces: Sequence[tuple[int, int] | bytes]) -> None:
+    with old.open("rb") as source, new.open("wb") as target:
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                target.write(piece)
+                continue
+            source.seek(piece[0])
+            left = piece[1] - piece[0]
+            while left and (data := source.read(min(left, _CHUNK))):
+                target.write(data)
+                left -= len(data)
+
+
+def _engine_delta(base: Path, old: Path, new: Path) -> tuple[float, int]:
+    """Bring ``new`` to a root that has ``old``; returns seconds and bytes, both ways together."""
+    where = base / "remote"
+    where.mkdir()
+    shutil.copyfile(old, where / "file")
+    with Root.open(where) as root:
+        calls = make_calls(root)
+        with closing(Stage(root, _KEY, calls)) as stage, closing(Trash(root, _KEY, calls)) as trash:
+            applier = Applier(root, stage, trash, on_displaced=_forget)
+            # Both sides know the digest of the old version: it is in the ancestor.
+            with old.open("rb") as source:
+                old_digest = growth(source.fileno(), 0, b"", _KEY).digest
+            os.sync()
+            started = time.perf_counter()
+            sent = _bring(stage, where / "file", new, old_digest)
+            digest, size = sent[1], new.stat().st_size
+            op = ApplyOp(Action.WRITE, "file", Expected(Kind.FILE, old_digest), digest=digest, size=size)
+            (result,) = applier.apply("delta", [op])
+            seconds = time.perf_counter() - started
+    if not result.ok:
+        raise BenchmarkError(f"the delta was not applied: {result.sentence}")
+    shutil.rmtree(where)
+    return seconds, sent[0]
+
+
+def _bring(stage: Stage, old: Path, new: Path, old_digest: bytes) -> tuple[int, bytes]:
+    with old.open("rb") as there, new.open("rb") as here:
+        old_size, new_size = old.stat().st_size, new.stat().st_size
+        grown = growth(here.fileno(), old_size, old_digest, _KEY)
+        sent = 0
+        if grown.grew:
+            copies = [Copy(0, 0, old_size)]
+        else:
+            signed = sign(there.fileno(), block_size_for(old_size))
+            signatures = read_signatures(signed)
+            copies = copies_in_new(find_blocks(here.fileno(), signatures), signatures)
+            sent += len(signed)
+        wire = pack_copies(copies)
+        sent += len(wire)
+        stage.begin_large(grown.digest, new_size)
+        stage.fill(grown.digest, unpack_copies(wire, old_size, new_size), there.fileno())
+        for offset, length in stage.missing(grown.digest):
+            for start in range(offset, offset + length, _CHUNK):
+                here.seek(start)
+                data = here.read(min(_CHUNK, offset + length - start))
+                stage.put_chunk(grown.digest, start, data)
+                sent += len(data)
+        if not stage.finish(grown.digest):
+            raise BenchmarkError("the rebuilt file is not the new file")
+    return sent, grown.digest
+
+
+def _rsync_delta(base: Path, old: Path, new: Path, shell: Path) -> float:
+    target = base / "there"
+    shutil.copyfile(old, target)
+    os.utime(target, (1, 1))
+    os.sync()
+    started = time.perf_counter()
+    _run(["rsync", "-a", "--no-whole-file", "-e", str(shell), str(new), f"there:{target}"])
+    seconds = time.perf_counter() - started
+    target.unlink()
+    return seconds
+
+
+if __name__ == "__main__":
+    _receive(sys.argv[1])
