@@ -11,13 +11,15 @@ from typing import Any
 import anyio
 import pytest
 
-from colab_bridge.errors import TransientError
+from colab_bridge.errors import RuntimeLostError, TransientError
 from colab_bridge.execution.jobs_queue import MAX_QUEUE_BYTES, queued_requests, with_queue
 from colab_bridge.execution.notebook_file import NotebookFile
 from colab_bridge.execution.notebook_run import NotebookRun, NotebookSettings
 from colab_bridge.execution.outcome import Outcome
-from colab_bridge.model.records import Run, RunKind, RunStatus
-from colab_bridge.sessions.queue import pack_requests
+from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, RunKind, RunStatus, Session
+from colab_bridge.sessions.queue import AgentQueue, pack_requests
+from colab_bridge.sessions.transports import KernelTransport
+from colab_bridge.store import Store
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import RawMessage
 from notebook_files import code, printed, read, write
@@ -209,3 +211,62 @@ async def test_cells_that_ended_without_a_daemon_are_shown_once_and_not_sent_aga
     finished = [note for note in notes if note["type"] == "cell_finished"]
     assert [note["index"] for note in finished] == [1, 2, 3]
     assert [note["duration_s"] for note in finished[:2]] == [15, 15]
+
+
+# -- the agent's side of the port ------------------------------------------------------------------------------
+
+
+class Agent:
+    """A pool with one kernel, and the link to its agent, in one."""
+
+    def __init__(self, *ways: str) -> None:
+        self.ways = list(ways)
+        self.calls: list[tuple[str, dict[str, Any], bytes]] = []
+
+    def transport(self, kernel_id: str) -> KernelTransport:
+        return KernelTransport(way=self.ways.pop(0) if len(self.ways) > 1 else self.ways[0])
+
+    def kernel(self, kernel_id: str) -> KernelRecord:
+        return KernelRecord(
+            id=kernel_id, session="s", remote_id="remote-1", ws_session_id="w", purpose=KernelPurpose.NOTEBOOK,
+            key="n", spec="python3",
+        )  # fmt: skip
+
+    def connected(self, session: Session) -> Agent | None:
+        return self if self.ways[0] == "tunnel" else None
+
+    async def call(self, method: str, params: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        self.calls.append((method, params, payload))
+        return {}, b""
+
+
+def queue_of(agent: Agent, store: Store) -> AgentQueue:
+    store.put_session(Session(name="s", project="/p", provider="jupyter"))
+    return AgentQueue(agent, agent, store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ways", "available"), [(["tunnel"], True), (["websocket"], False), (["", "", "tunnel"], True)]
+)
+async def test_a_kernel_can_be_queued_for_when_it_is_in_a_tunnel(
+    store: Store, ways: list[str], available: bool
+) -> None:
+    assert await queue_of(Agent(*ways), store).available("kernel-1") is available
+
+
+async def test_the_agent_is_told_of_its_own_kernel_and_to_wait_for_the_daemon(store: Store, tmp_path: Path) -> None:
+    agent = Agent("tunnel")
+    queue = queue_of(agent, store)
+    requests = queued(NotebookFile.load(write(tmp_path / "n.ipynb", "a")), [0])
+    await queue.put("kernel-1", "run-1", requests, stop_on_error=True)
+    await queue.drop("kernel-1", "run-1")
+    (leave, params, payload), (unqueue, which, _) = agent.calls
+    assert (leave, unqueue) == ("tunnel.leave", "tunnel.unqueue")
+    assert params == {"kernel": "remote-1", "job": "run-1", "stop_on_error": True, "patience_s": 10.0}
+    assert which == {"kernel": "remote-1", "job": "run-1"}
+    assert payload == pack_requests(requests)
+
+
+async def test_a_session_without_an_agent_is_a_lost_one(store: Store) -> None:
+    with pytest.raises(RuntimeLostError):
+        await queue_of(Agent("websocket"), store).drop("kernel-1", "run-1")
