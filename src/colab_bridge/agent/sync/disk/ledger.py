@@ -86,6 +86,7 @@ class Ledger:
         unrest: What the next look must include.
         new_links: Inodes of files that were found to have several names.
         budget_changed: Which large files travel must be decided anew.
+        left_out_changed: Something that is left out has another size.
         racy_from: Stamps from here on may be repeated by a later write, nanoseconds since 1970.
     """
 
@@ -95,6 +96,7 @@ class Ledger:
         self.unrest = Unrest(linked=linked)
         self.new_links: set[int] = set()
         self.budget_changed = False
+        self.left_out_changed = False
         window = 2 * setting.probe.granularity_ns
         start = setting.root.now_ns()
         self.racy_from = start - window

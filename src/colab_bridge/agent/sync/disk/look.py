@@ -238,6 +238,7 @@ class Look:
         if old is not None and old.is_folder == is_folder and isinstance(old.verdict, Verdict):
             if not is_folder and old.size != seen.st_size:
                 node.skipped[name] = old._replace(size=seen.st_size)
+                self.ledger.left_out_changed = True
             return
         key, why = tree_name(node, name, losers)
         if node.knows(name) and node.key(name) != key:

@@ -304,7 +304,7 @@ class Scanner:
         old = top.directory
         own = directory_of(top)
         last = self._last
-        if last is None or own is not old or not self._setting.probe.has_exec:
+        if last is None or own is not old or look.ledger.left_out_changed or not self._setting.probe.has_exec:
             tree = own if self._setting.probe.has_exec else carry_executable(own, wishes.known)
             last = _listed(top, tree)
         self._last = replace(
