@@ -122,9 +122,10 @@ class Peer(Protocol):
     def hints(self) -> Mapping[str, str]:
         """Return what the latest doorman knows about the machine.
 
-        ``jupyter_runtime_dir``: folder with the connection files of the server's kernels. ``python``: interpreter of
-        the doorman's kernel. ``cwd``: its working folder. ``site``: folder from which pyzmq can be imported (it is on
-        ``sys.path`` already). Any of them may be missing.
+        ``jupyter_runtime_dir``: folder with the connection files of the server's kernels. ``jupyter_runtime_dirs``:
+        that one and those of other servers that led here, latest first, joined by ``os.pathsep``. ``python``:
+        interpreter of the doorman's kernel. ``cwd``: its working folder. ``site``: folder from which pyzmq can be
+        imported (it is on ``sys.path`` already). Any of them may be missing.
         """
 
     def linked(self) -> bool:

@@ -27,6 +27,7 @@ _ANSWER_S = 3.0
 _LET_GO_S = 12.0
 _POLL_S = 0.05
 _MOST_DOORMEN = 16
+_MOST_RUNTIME_DIRS = 8
 _KEEP_BUNDLE_S = 30 * 24 * 3600
 # Numbers of the Windows API; the subprocess module defines the names on Windows only.
 _DETACHED_PROCESS = 0x00000008
@@ -81,10 +82,19 @@ def _bases(request: Mapping[str, Any]) -> list[Path]:
 def _complete(answer: dict[str, Any], folder: Folder, request: Mapping[str, Any]) -> dict[str, Any]:
     if not answer.get("ok"):
         return answer
-    hints = request.get("hints")
-    with contextlib.suppress(OSError):
-        write_json(folder.path / "hints.json", hints if isinstance(hints, dict) else {})
+    _note_hints(folder, request.get("hints"))
     return {**answer, "folder": str(folder.path), "doormen": _note_doorman(folder, request)}
+
+
+def _note_hints(folder: Folder, hints: object) -> None:
+    """Write down what the doorman knows; several servers of one user may lead to this agent, so folders add up."""
+    path = folder.path / "hints.json"
+    known = dict(hints) if isinstance(hints, dict) else {}
+    earlier = str(read_json(path).get("jupyter_runtime_dirs", "")).split(os.pathsep)
+    found = dict.fromkeys([str(known.get("jupyter_runtime_dir", "")), *earlier])
+    known["jupyter_runtime_dirs"] = os.pathsep.join([each for each in found if each][:_MOST_RUNTIME_DIRS])
+    with contextlib.suppress(OSError):
+        write_json(path, known)
 
 
 def _note_doorman(folder: Folder, request: Mapping[str, Any]) -> list[str]:
@@ -122,7 +132,7 @@ def ask_agent(address: Mapping[str, Any]) -> dict[str, Any] | None:
         with _connect(address) as connection:
             connection.sendall(Preamble(probe=True).to_line())
             return parse_line(_read_line(connection))
-    except (OSError, PreambleError, ValueError, TypeError):
+    except (OSError, PreambleError, KeyError, ValueError, TypeError):
         return None
 
 
