@@ -149,6 +149,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             estimates = Estimates(store, clock)
             runs.observe(announcer)
             runs.observe(estimates)
+            runs.observe(sync)
             schedules = ScheduleService(
                 store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
             )

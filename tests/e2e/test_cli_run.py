@@ -181,11 +181,13 @@ def test_a_notebook_that_failed_goes_on_where_it_failed(desk: Desk) -> None:
     assert "42" in (desk.project / "c.ipynb").read_text(encoding="utf-8")
 
 
-def test_a_session_in_a_folder_of_its_own_keeps_out_of_the_project(desk: Desk) -> None:
+def test_a_session_in_a_folder_of_its_own_keeps_out_of_the_project_where_the_sync_is_off(desk: Desk) -> None:
+    desk.out("config", "set", "sync.enabled", "false")
     made = desk.document("new", "-s", "clean", "--provider", "local", "--isolated")
     assert (made["name"], made["isolated"], made["provider"]) == ("clean", True, "local")
     desk.out("exec", "-s", "clean", "open('only-there.txt', 'w').close()")
     assert not (desk.project / "only-there.txt").exists()
+    desk.out("config", "unset", "sync.enabled")
     assert "clean" in [session["name"] for session in desk.document("sessions")["sessions"]]
     assert desk.document("stop", "clean")["stopped"][0]["stopped"] == "clean"
     assert "clean" not in desk.out("ps")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from colab_bridge.agent.sync.names import shown
-from colab_bridge.errors import ColabBridgeError
+from colab_bridge.errors import ColabBridgeError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.model.records import KernelRecord
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: An error stands right before the end of its execution; more than this of the record is never searched for it.
 _SEARCHED_ENTRIES = 64
+#: A person has switched the sync off, or this folder can never be synced: code that waits for it would never run.
+_RUN_ANYWAY = frozenset({FailureKind.PAUSED, FailureKind.UNUSABLE})
 #: Ids of our own silent requests begin so; nothing of theirs travels.
 SETUP_PREFIX = "setup-"
 _MISSING = re.compile(r"No such file or directory: b?(['\"])(?P<path>.{1,1024}?)\1")
@@ -55,6 +57,7 @@ class KernelBarrier:
         self._ups: list[SyncReport] = []
         self._cursor = 0
         self._silent: set[str] = set()
+        self._reports: dict[str, list[SyncReport]] = {}
         self._told: set[str] = set()
 
     async def before(self, request: RawMessage) -> None:
@@ -74,14 +77,16 @@ class KernelBarrier:
             controller.run_happened()
         except SyncFailure as failure:
             self._refuse_or_warn(run, failure)
-        except ColabBridgeError as error:
+        except TransientError as error:
             self._refuse_or_warn(run, SyncFailure(FailureKind.OFFLINE, error.message, hint=error.hint))
+        except ColabBridgeError as error:
+            self._tell_once(run, "warning", f"{error.message} ({error.hint})")
         self._cursor = self._hub.record.next_seq - 1
 
     def _refuse_or_warn(self, run: str, failure: SyncFailure) -> None:
-        if failure.kind is not FailureKind.PAUSED and not self._allow_stale():
+        if failure.kind not in _RUN_ANYWAY and not self._allow_stale():
             raise BarrierRefused(f"not run, the files are not in step: {failure.text}", failure.hint) from failure
-        self._tell(run, "warning", f"the files on the runtime may be old: {failure.text}")
+        self._tell_once(run, "warning", f"the files on the runtime may be old: {failure.text} ({failure.hint})")
 
     async def after(self, request_header: Mapping[str, Any]) -> None:
         """See :class:`~colab_bridge.ports.barrier.Barrier`."""
@@ -99,21 +104,26 @@ class KernelBarrier:
             report = await controller.sync("post")
             ups += controller.take_untold()
         except ColabBridgeError as error:
-            self._tell(run, "warning", f"results are not here yet: {error.message} ({error.hint})")
+            self._tell_once(run, "warning", f"{error.message} ({error.hint})")
             return
         except SyncFailure as failure:
             self._tell(run, "warning", f"results are not here yet: {failure.text} ({failure.hint})")
             return
+        self._reports.setdefault(run, []).extend([*ups, report])
         self._say(run, [*ups, report])
         if report.deferred:
             controller.fetch_later()
         await self._help_with_missing(run, controller, msg_id)
 
+    def run_ended(self, run: str, hushed: Collection[str]) -> None:
+        """Say in one line what travelled for a run, when it ends."""
+        if line := run_line(self._reports.pop(run, ()), hushed):
+            self._tell(run, "sync", line)
+        self._reports.clear()
+
     # -- words -------------------------------------------------------------------------------------------------------
 
     def _say(self, run: str, reports: Sequence[SyncReport]) -> None:
-        if line := run_line(reports):
-            self._tell(run, "sync", line)
         last = reports[-1]
         for hold in last.holds:
             if hold.id not in self._told:

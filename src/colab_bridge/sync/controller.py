@@ -92,6 +92,13 @@ class SyncController:
         clock: Time source.
         options: From the settings.
         progress: Told how large files get on.
+
+    Attributes:
+        last: What the last sync has done; None before the first.
+        poisoned: Why the sync of this session has ended for good; empty otherwise.
+        resting: Paths that do not travel now: notebooks whose outputs are being written by a run.
+        hushed: Paths that no summary names.
+        wanted_later: Set when large results wait to be fetched.
     """
 
     def __init__(
@@ -116,9 +123,12 @@ class SyncController:
         self._open = False
         self._explained = False
         self._rules_id = store.meta("rules")
+        self._standing = store.standing()
         self._stripped: tuple[Directory, str, Directory] | None = None
         self._along: Mapping[bytes, memoryview] = {}
         self._untold: list[SyncReport] = []
+        self.resting: set[str] = set()
+        self.hushed: set[str] = set()
         self._view: LocalView | None = None
         self._staged: set[bytes] = set()
         self.wanted_later = asyncio.Event()
@@ -233,7 +243,7 @@ class SyncController:
         except RootGone as error:
             raise SyncFailure(FailureKind.HALTED, str(error)) from error
         except ColabBridgeError as error:
-            kind = FailureKind.HALTED if error.code == ROOT_FAULT else FailureKind.DISK
+            kind = FailureKind.UNUSABLE if error.code == ROOT_FAULT else FailureKind.DISK
             raise SyncFailure(kind, error.message, hint=error.hint) from error
         except OSError as error:
             raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
@@ -274,7 +284,7 @@ class SyncController:
             if not turn.failed and self._remote_tree(view).kept.digest == expected:
                 return True
         plan = self._plan(await self._look_here(turn.reason))
-        left = {change.decision.path for change in plan.changes} - set(turn.deferred)
+        left = {change.decision.path for change in plan.changes} - set(turn.deferred) - self.resting
         turn.failed |= left
         return not left
 
@@ -306,7 +316,7 @@ class SyncController:
 
     async def _keep_rules(self, view: LocalView) -> None:
         """After a change of the rules the ancestor forgets what they leave out, and the runtime learns them (H03)."""
-        rules_id = view.rules.rules_id
+        rules_id = view.rules_id
         if self._rules_id != rules_id:
             base = agreed(strip_ignored(self.store.base(), view.rules))
             await self.local.do(self.store.commit, base)
@@ -399,8 +409,8 @@ class SyncController:
         """The runtime's tree without what our rules leave out, whatever it says."""
         raw = self.remote.tree
         assert raw is not None
-        if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules.rules_id:
-            self._stripped = (raw, view.rules.rules_id, strip_ignored(raw, view.rules))
+        if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules_id:
+            self._stripped = (raw, view.rules_id, strip_ignored(raw, view.rules))
         return self._stripped[2]
 
     def _facts(self, view: LocalView) -> Circumstances:
@@ -412,7 +422,7 @@ class SyncController:
             free_bytes=free,
             disk_bytes=total,
             consented=frozenset(json.loads(self.store.meta("included", "[]"))),
-            standing=self.store.standing(),
+            standing=self._standing,
         )
 
     def _roots(self) -> Roots:
@@ -433,17 +443,22 @@ class SyncController:
             Digest that the runtime's tree must have now.
         """
         turn.plans.append(plan)
+        if not plan.decisions and (turn.reason != "pre" or len(turn.plans) > 1):
+            return self._remote_tree(view).kept.digest
         txn = new_id("txn")
         carrier = Carrier(self.local, self.remote, self.progress, turn.tally)
         await self._keep_for_review(plan, txn)
-        left = self._defer(turn, plan)
+        left = self._defer(turn, plan) | {d.path for d in plan.decisions if d.path in self.resting}
         here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
         there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
         before = self._remote_tree(view)
         left |= await self._do_here(turn, plan, here, left, carrier, txn)
         left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
-        turn.failed |= left - set(turn.deferred)
-        await self._remember(turn, plan, left, txn)
+        turn.failed |= left - set(turn.deferred) - self.resting
+        await self._remember(turn, plan, left, txn, here=bool(here))
+        if not plan.changes:
+            turn.done.append(plan)
+            return before.kept.digest
         done = replace(plan, changes=tuple(c for c in plan.changes if c.decision.path not in left))
         turn.done.append(replace(done, decisions=tuple(d for d in plan.decisions if d.path not in left)))
         return done.after(Side.REMOTE, before).kept.digest
@@ -579,7 +594,7 @@ class SyncController:
         first = len(turn.plans) == 1
         if not ready and (not first or turn.reason != "pre"):
             return failed
-        operations = await self.local.do(operations_of, ready, self._mtime_here)
+        operations = await self.local.do(operations_of, ready, self._mtime_here) if ready else []
         for start in range(0, max(1, len(operations)), _MOST_OPERATIONS):
             part = operations[start : start + _MOST_OPERATIONS]
             found = await self._exchange(
@@ -596,8 +611,8 @@ class SyncController:
         except (OSError, ValueError):
             return None
 
-    async def _remember(self, turn: _Turn, plan: Plan, failed: Collection[str], txn: str) -> None:
-        """Set the new agreement in one durable step."""
+    async def _remember(self, turn: _Turn, plan: Plan, failed: Collection[str], txn: str, *, here: bool) -> None:
+        """Set the new agreement in one durable step; nothing is written where nothing was done."""
         if plan.halted is not None:
             return
         base = plan.next_base(failed)
@@ -606,7 +621,9 @@ class SyncController:
         if done:
             summary = replace(plan, changes=tuple(done))
             line = self._history(turn, summary, txn)
-        await self.local.do(self._commit, plan, base, txn, line)
+        if plan.decisions or self._roots() != Roots() or self._standing != plan.standing:
+            await self.local.do(self._commit, plan, base, txn if here else "", line)
+            self._standing = plan.standing
         self._explained = False
 
     def _commit(self, plan: Plan, base: Directory, txn: str, line: HistoryLine | None) -> None:

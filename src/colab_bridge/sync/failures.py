@@ -23,6 +23,7 @@ class FailureKind(StrEnum):
     DISK = "disk"
     PROTOCOL = "protocol"
     HALTED = "halted"
+    UNUSABLE = "unusable"
     PAUSED = "paused"
 
 
@@ -37,6 +38,7 @@ _HINTS = {
     FailureKind.DISK: "make room on that disk and run: colab-bridge sync",
     FailureKind.PROTOCOL: "stop the session and start a new one: colab-bridge stop",
     FailureKind.HALTED: "see: colab-bridge sync status",
+    FailureKind.UNUSABLE: "see: colab-bridge sync status",
     FailureKind.PAUSED: "go on with: colab-bridge sync resume",
 }
 

@@ -59,11 +59,13 @@ class LocalView:
         tree: Leaving links are blocked in it.
         settlement: What the look has found.
         rules: Rules under which it was made.
+        rules_id: Their id.
     """
 
     tree: Directory
     settlement: Settlement
     rules: IgnoreRules
+    rules_id: str
 
 
 class LocalSide:
@@ -167,11 +169,11 @@ class LocalSide:
             settled = self._settle(walk, known)
         assert self.folder.rules is not None
         rules = self.folder.rules
-        key = (settled.tree, rules.rules_id)
+        key = (settled.tree, self.folder.rules_id)
         if self._shown is None or (self._shown[0] is not key[0]) or self._shown[1] != key[1]:
             ready = block_leaving_links(settled.tree, lambda path: not rules.verdict(path, is_folder=False).travels)
             self._shown = (*key, ready)
-        return LocalView(tree=self._shown[2], settlement=settled, rules=rules)
+        return LocalView(tree=self._shown[2], settlement=settled, rules=rules, rules_id=self.folder.rules_id)
 
     def _reopen(self) -> None:
         if not self._lost:
@@ -206,11 +208,11 @@ class LocalSide:
 
     def _read_rules(self, folders: frozenset[str] | set[str]) -> bool:
         """Read the rules; returns whether they are others now."""
-        before = self.folder.rules
+        before = self.folder.rules_id
         folds = self.folder.probe.folds_case
         rules = read_rules(self.project, folders, strict=self.options.strict, fold=folds)
         self.folder.set_rules(rules)
-        return before is None or before.rules_id != rules.rules_id
+        return before != self.folder.rules_id
 
     def disk(self) -> tuple[int, int]:
         """Return free and total bytes of the folder's disk."""

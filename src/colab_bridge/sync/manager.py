@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -21,7 +22,7 @@ from colab_bridge.config.schema import SyncSettings
 from colab_bridge.errors import ColabBridgeError, TransientError, UserError
 from colab_bridge.kernels.agent_link import AgentLink
 from colab_bridge.kernels.hub import HubKernel
-from colab_bridge.model.records import KernelRecord, Session
+from colab_bridge.model.records import KernelRecord, Run, RunKind, Session
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.upstream import LinkState
 from colab_bridge.sessions.agent_access import workspace_id
@@ -104,6 +105,7 @@ class SyncManager:
         self._env = env
         self._pairs: dict[str, _Pair] = {}
         self._locals: dict[str, _Shared] = {}
+        self._barriers: WeakValueDictionary[str, KernelBarrier] = WeakValueDictionary()
         self._open_lock = anyio.Lock()
 
     # -- for the kernels ---------------------------------------------------------------------------------------------
@@ -142,7 +144,9 @@ class SyncManager:
         async def controller() -> SyncController | None:
             return await self.pair(kernel.session)
 
-        hub.set_barrier(KernelBarrier(kernel, hub, controller, lambda: self.settings(session).allow_stale))
+        barrier = KernelBarrier(kernel, hub, controller, lambda: self.settings(session).allow_stale)
+        self._barriers[kernel.id] = barrier
+        hub.set_barrier(barrier)
 
     def _switch_reloading_on(self, session: Session, hub: HubKernel) -> None:
         pair = self._pairs.get(session.name)
@@ -166,6 +170,33 @@ class SyncManager:
         if pair is not None:
             async with pair.lock:
                 await self._close(session_name, pair)
+
+    # -- for the runs ------------------------------------------------------------------------------------------------
+
+    def began(self, run: Run, *, resumed: bool) -> None:
+        """Leave a notebook where it is while its outputs are being written; nobody there needs it."""
+        pair = self._pairs.get(run.session)
+        path = _notebook_of(run, pair)
+        if pair is not None and pair.controller is not None and path is not None:
+            pair.controller.resting.add(path)
+            pair.controller.hushed.add(path)
+
+    def message(self, run_id: str, message: RawMessage) -> None:
+        """Nothing to do for a message of a run."""
+
+    def answered(self, run_id: str) -> None:
+        """Nothing to do for an answer."""
+
+    def ended(self, run: Run, outcome: object) -> None:
+        """Say what travelled for a run, and let its notebook go up."""
+        pair = self._pairs.get(run.session)
+        controller = pair.controller if pair is not None else None
+        barrier = self._barriers.get(run.kernel)
+        if barrier is not None:
+            barrier.run_ended(run.id, controller.hushed if controller is not None else ())
+        if pair is not None and controller is not None and (path := _notebook_of(run, pair)) is not None:
+            controller.resting.discard(path)
+            pair.dirty.set()
 
     # -- single files ------------------------------------------------------------------------------------------------
 
@@ -306,6 +337,18 @@ class SyncManager:
         """What the agent is told: the provider's folder for the project, or one of ours in the server's root."""
         own = session.handle.root if session.handle is not None else None
         return own or self._prefix(session)
+
+
+def _notebook_of(run: Run, pair: _Pair | None) -> str | None:
+    """Return the notebook that a run writes, relative to the project; None where it writes none there."""
+    part = run.spec.get("notebook")
+    if run.kind is not RunKind.NOTEBOOK or not isinstance(part, Mapping) or pair is None:
+        return None
+    try:
+        target = Path(str(part.get("output_path") or part.get("path") or ""))
+        return target.relative_to(pair.project).as_posix()
+    except ValueError:
+        return None
 
 
 def _budget(settings: SyncSettings) -> Budget:

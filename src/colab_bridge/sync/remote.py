@@ -157,7 +157,7 @@ class RemoteFiles:
         self._root = root
         self._key = key
         self._max_entries = max_entries
-        self._rules: IgnoreRules | None = None
+        self._rules_id = ""
         self._workspace = ""
         self.round_trips = 0
         self.gen = 0
@@ -183,7 +183,7 @@ class RemoteFiles:
     @property
     def rules_id(self) -> str:
         """Id of the rules that the runtime was told; empty before."""
-        return self._rules.rules_id if self._rules is not None else ""
+        return self._rules_id
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -213,9 +213,10 @@ class RemoteFiles:
     async def set_rules(self, rules: IgnoreRules) -> None:
         """Tell the runtime what travels; it never has rules of its own."""
         result, _ = await self._call("rules", {}, rules.to_text().encode(), compress=True)
-        if result.get("rules_id") != rules.rules_id:
+        rules_id = rules.rules_id
+        if result.get("rules_id") != rules_id:
             raise WireError("the runtime answers with other ignore rules")
-        self._rules = rules
+        self._rules_id = rules_id
         self.gen, self.tree = 0, None
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class RemoteFiles:
         return self.tree
 
     def _check_rules(self, result: Mapping[str, Any]) -> None:
-        if self._rules is not None and result.get("rules_id") != self._rules.rules_id:
+        if result.get("rules_id") != self._rules_id:
             raise WireError("the runtime answers with other ignore rules")
 
     async def exchange(
@@ -265,7 +266,7 @@ class RemoteFiles:
             RemoteFailure: the call failed; nothing or all of it may have been done.
             WireError: the answer makes no sense.
         """
-        params = {"gen": self.gen, "txn": txn, "rules_id": self._rules.rules_id if self._rules else ""}
+        params = {"gen": self.gen, "txn": txn, "rules_id": self._rules_id}
         body = {
             "ops": [operation.to_json() for operation in operations],
             "copies": [[digest.hex(), path] for digest, path in copies],

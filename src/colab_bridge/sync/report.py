@@ -131,13 +131,18 @@ def _moved(done: Sequence[Plan], side: Side) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c.path for c in changes if c.action not in _FOLDERS))
 
 
-def run_line(reports: Sequence[SyncReport], named: int = 3) -> str:
+def run_line(reports: Sequence[SyncReport], without: Collection[str] = (), named: int = 3) -> str:
     """Return the line after a run, such as ``3 up, 2 down: outputs/plot.png, models/m.pkl``; empty when nothing moved.
 
     Results are named before what went up.
+
+    Args:
+        reports: Syncs that belong to the run.
+        without: Paths that are not counted.
+        named: How many are named.
     """
-    ups = tuple(dict.fromkeys(path for report in reports for path in report.up))
-    downs = tuple(dict.fromkeys(path for report in reports for path in report.down))
+    ups = tuple(dict.fromkeys(path for report in reports for path in report.up if path not in without))
+    downs = tuple(dict.fromkeys(path for report in reports for path in report.down if path not in without))
     words = [f"{len(paths)} {word}" for paths, word in ((ups, "up"), (downs, "down")) if paths]
     if not words:
         return ""

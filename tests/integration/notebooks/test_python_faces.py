@@ -74,12 +74,14 @@ def test_local_colab_runs_a_script_with_its_arguments(home: DaemonHome) -> None:
             colab.run_script("s.py", "4")
 
 
-def test_an_isolated_runtime_has_a_folder_of_its_own(home: DaemonHome) -> None:
+def test_an_isolated_runtime_has_a_folder_of_its_own_that_is_kept_in_step(home: DaemonHome) -> None:
     (home.project / "here.txt").write_text("x")
     with LocalColab(isolated=True) as colab:
-        assert colab.run("import os; print(os.path.exists('here.txt'), os.getcwd())").stdout.startswith("False ")
-        colab.run("open('there.txt', 'w').write('x')")
-    assert not (home.project / "there.txt").exists()
+        there = colab.run("import os; print(open('here.txt').read(), os.getcwd())").stdout.split()
+        colab.run("open('there.txt', 'w').write('y')")
+        assert (home.project / "there.txt").read_text() == "y"
+    assert there[0] == "x"
+    assert there[1] != str(home.project)
 
 
 def test_local_colab_answers_input(home: DaemonHome) -> None:

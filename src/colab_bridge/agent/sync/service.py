@@ -216,7 +216,7 @@ class FilesService:
         except ValueError as error:
             raise WireError(str(error)) from error
         workspace.folder.set_rules(rules)
-        return Reply({"rules_id": rules.rules_id})
+        return Reply(self._rules_of(workspace.folder))
 
     def _bye(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         self._workspaces.pop(workspace.name, None)
@@ -242,11 +242,11 @@ class FilesService:
 
     @staticmethod
     def _rules_of(folder: SyncFolder) -> dict[str, Any]:
-        return {"rules_id": folder.rules.rules_id if folder.rules is not None else ""}
+        return {"rules_id": folder.rules_id}
 
     def _exchange(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes, *, after_run: bool) -> Reply:
         folder = workspace.folder
-        if folder.rules is None or params.get("rules_id") != folder.rules.rules_id:
+        if not folder.rules_id or params.get("rules_id") != folder.rules_id:
             raise CallFailure("rules", "tell the rules first")
         body, blob = unpack_envelope(payload) if payload else ({}, memoryview(b""))
         operations = _operations(body)

@@ -122,15 +122,17 @@ class SyncFolder:
             placed=self._cache.note,
         )
         self.rules: IgnoreRules | None = None
+        self.rules_id = ""
         self.gen = 0
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def set_rules(self, rules: IgnoreRules) -> None:
         """Use these rules from now on; everything is looked at anew."""
-        if self.rules is not None and rules.rules_id == self.rules.rules_id:
+        rules_id = rules.rules_id
+        if rules_id == self.rules_id:
             return
-        self.rules = rules
+        self.rules, self.rules_id = rules, rules_id
         self._scanner = Scanner(self.root, rules, self.key, self._cache, self.probe, budget=self._budget)
         self._last = None
         self._stop_watching()
