@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -74,6 +75,14 @@ def _working(script: str, path: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A disk in memory where there is one: ten thousand files take some disks half a minute."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if shared.is_dir() else None, prefix="cb-scan-") as folder:
+        yield Path(folder)
+
+
 _BURST = """
     import os, sys
     for folder in range(200):
@@ -85,27 +94,27 @@ _BURST = """
 """
 
 
-def test_no_file_of_a_burst_in_new_folders_is_lost(tmp_path):
-    with _watched(tmp_path) as here:
-        with _working(_BURST, tmp_path) as process:
+def test_no_file_of_a_burst_in_new_folders_is_lost(quick_path):
+    with _watched(quick_path) as here:
+        with _working(_BURST, quick_path) as process:
             while process.poll() is None:
                 here.look()
             assert process.returncode == 0
         tree = here.look()
         assert sum(isinstance(entry, File) for _, entry in walk(tree)) == 10_000
         assert tree == here.afresh()
-        (tmp_path / "p3" / "d3" / "x" / "7").write_text("later")
+        (quick_path / "p3" / "d3" / "x" / "7").write_text("later")
         before = here.losses
         assert entry_at(here.look(), "p3/d3/x/7") != entry_at(tree, "p3/d3/x/7")
         assert here.losses == before
 
 
-def test_no_file_of_a_burst_in_known_folders_is_lost(tmp_path):
+def test_no_file_of_a_burst_in_known_folders_is_lost(quick_path):
     for number in range(20):
-        (tmp_path / f"d{number}").mkdir()
-    with _watched(tmp_path) as here:
+        (quick_path / f"d{number}").mkdir()
+    with _watched(quick_path) as here:
         for number in range(10_000):
-            (tmp_path / f"d{number % 20}" / f"f{number}").touch()
+            (quick_path / f"d{number % 20}" / f"f{number}").touch()
         tree = here.look()
         assert sum(isinstance(entry, File) for _, entry in walk(tree)) == 10_000
         assert tree == here.afresh()

@@ -10,7 +10,7 @@ import pytest
 
 from colab_bridge.agent.sync.disk import platform_paths, platform_system, root
 from colab_bridge.agent.sync.disk.platform_folder import FolderReplaced
-from colab_bridge.agent.sync.disk.platform_paths import PathFolder, is_reparse_point
+from colab_bridge.agent.sync.disk.platform_paths import PathFolder, is_reparse_point, long_path
 from colab_bridge.agent.sync.disk.platform_posix import DescriptorFolder
 from colab_bridge.agent.sync.disk.probe import FsProbe, probe
 from colab_bridge.agent.sync.disk.root import Root
@@ -176,6 +176,26 @@ def test_carrying_bits_shares_what_is_equal():
     assert entry_at(carried, "a/f") == file(b"1", executable=True)
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("C:\\a", "\\\\?\\C:\\a"),
+        ("\\\\server\\share", "\\\\?\\UNC\\server\\share"),
+        ("\\\\?\\C:\\a", "\\\\?\\C:\\a"),
+    ],
+)
+def test_a_windows_path_has_a_form_without_limit(path, expected):
+    assert long_path(path) == expected
+
+
+def test_where_no_mount_points_are_told_the_device_number_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("colab_bridge.agent.sync.disk.scan.mount_points", lambda folder: None)
+    with side(tmp_path) as here:
+        here.write("d/f")
+        here.root.dev += 1
+        assert here.tree == Directory({"d": Blocked(Why.OTHER_DEVICE)})
+
+
 def test_the_boot_id_stays_the_same():
     assert platform_system.boot_id() == platform_system.boot_id()
 
@@ -186,7 +206,7 @@ def test_a_machine_without_proc_has_an_empty_boot_id_and_no_mount_points(tmp_pat
     monkeypatch.setattr(platform_system.sys, "platform", "other")
     assert platform_system.boot_id() == ""
     top = DescriptorFolder.open_root(str(tmp_path))
-    assert platform_system.mount_points(top) == frozenset()
+    assert platform_system.mount_points(top) is None
     top.close()
 
 

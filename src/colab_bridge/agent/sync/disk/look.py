@@ -38,7 +38,7 @@ _MAX_ABSENT = 1_000
 class Look:
     """One look; see the module."""
 
-    def __init__(self, setting: Setting, wishes: Wishes, mounts: frozenset[str], linked: dict[str, int]) -> None:
+    def __init__(self, setting: Setting, wishes: Wishes, mounts: frozenset[str] | None, linked: dict[str, int]) -> None:
         self.ledger = Ledger(setting, wishes, linked)
         self.files = Files(self.ledger, self._make_room)
         self._setting = setting
@@ -88,7 +88,6 @@ class Look:
         lost: set[str] = set()
         slow: list[tuple[str, os.stat_result]] = []
         records: Mapping[str, Record] = {} if self._wishes.rehash else node.records
-        device = node.device
         for start in range(0, len(names), _PIECE_NAMES):
             piece = names[start : start + _PIECE_NAMES]
             for name, seen in self._stats(node, folder, piece, lost):
@@ -100,7 +99,6 @@ class Look:
                     or record[2] != seen.st_ino
                     or record[4] != seen.st_size
                     or record[3] != seen.st_mode
-                    or seen.st_dev != device
                 ):
                     slow.append((name, seen))
         for name, seen in slow:
@@ -265,7 +263,12 @@ class Look:
             self.ledger.set_other(node, name, Blocked(Why.SPECIAL), key)
 
     def _is_foreign(self, node: Node, name: str, seen: os.stat_result) -> bool:
-        return seen.st_dev != self._setting.root.dev or (bool(self._mounts) and node.at(name) in self._mounts)
+        # On some file systems, such as overlays, files have another device number than their folder: where mount points
+        # are told, the number counts for folders only.
+        by_number = self._mounts is None or modes.S_ISDIR(seen.st_mode)
+        if by_number and seen.st_dev != self._setting.root.dev:
+            return True
+        return self._mounts is not None and node.at(name) in self._mounts
 
     # -- kinds
 

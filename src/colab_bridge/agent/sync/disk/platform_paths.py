@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from .platform_folder import Folder, FolderReplaced
 
-__all__ = ["PathFolder", "is_reparse_point"]
+__all__ = ["PathFolder", "is_reparse_point", "long_path"]
 
 _REPARSE_POINT = 0x400
 # Bit of a reparse tag: the entry stands for another place (links, junctions, mount points), unlike files in a cloud.
@@ -22,6 +22,13 @@ _NAME_SURROGATE = 0x2000_0000
 _FILE = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+
+def long_path(path: str) -> str:
+    """Return the form of an absolute Windows path that has no limit of 260 characters."""
+    if path.startswith("\\\\?\\"):
+        return path
+    return "\\\\?\\UNC" + path[1:] if path.startswith("\\\\") else "\\\\?\\" + path
 
 
 def is_reparse_point(seen: os.stat_result) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["boot_id", "by_descriptor", "mount_points", "open_root"]
 
 from .platform_folder import Folder
-from .platform_paths import PathFolder
+from .platform_paths import PathFolder, long_path
 from .platform_posix import DescriptorFolder
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -27,7 +27,9 @@ def by_descriptor() -> bool:
 
 def open_root(path: str) -> Folder:
     """Open a folder as a root, in the best way that the system has."""
-    return DescriptorFolder.open_root(path) if by_descriptor() else PathFolder.open_root(path)
+    if by_descriptor():
+        return DescriptorFolder.open_root(path)
+    return PathFolder.open_root(long_path(path) if os.name == "nt" else path)
 
 
 def boot_id() -> str:
@@ -61,17 +63,17 @@ def _windows_boot() -> str:
     return f"boot-{int.from_bytes(room.raw[:8], 'little') // 600_000_000}"
 
 
-def mount_points(folder: Folder) -> frozenset[str]:
+def mount_points(folder: Folder) -> frozenset[str] | None:
     """Return the paths below an open folder on which something else is mounted, relative to it, in disk spelling.
 
-    Only Linux tells; elsewhere other devices are seen by their number. Source: proc_pid_mountinfo(5), field 5.
+    """Return the paths below an open folder on which something is mounted, relative to it, in disk spelling.
     """
     try:
         here = os.fsencode(os.readlink(f"/proc/self/fd/{folder.fd}"))
         with open(_MOUNTS, "rb") as file:
             lines = file.read().splitlines()
     except OSError:
-        return frozenset()
+        return None
     prefix = here.rstrip(b"/") + b"/"
     found = set()
     for line in lines:

@@ -84,19 +84,20 @@ class Root:
         self._clock: int | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create_state: bool = True) -> Root:
+    def open(cls, path: str | os.PathLike[str], *, create_state: bool = True, any_owner: bool = False) -> Root:
         """Open a folder as a root.
 
         Args:
             path: The folder; its last component may not be a link.
             create_state: Make ``.colab-bridge`` where it is missing.
+            any_owner: The superuser may use a folder of somebody else; for the runtime, where everything runs as root.
 
         Raises:
             RootFault: The folder is missing, too wide, unreadable or not what it seems.
         """
         where = os.path.abspath(path)
         seen = _look(where)
-        _check_place(where, seen)
+        _check_place(where, seen, any_owner=any_owner)
         try:
             top = open_root(where)
         except PermissionError as error:
@@ -262,7 +263,7 @@ def _look(where: str) -> os.stat_result:
     return seen
 
 
-def _check_place(where: str, seen: os.stat_result) -> None:
+def _check_place(where: str, seen: os.stat_result, *, any_owner: bool) -> None:
     """Refuse folders that are too wide to be a project, foreign ones, and a root inside a root."""
     if os.path.dirname(where) == where:
         raise RootFault("slash", f"{where} is a whole file system; choose a project folder")
@@ -271,7 +272,7 @@ def _check_place(where: str, seen: os.stat_result) -> None:
     if home == real or home.startswith(real.rstrip(os.sep) + os.sep):
         raise RootFault("home", f"{where} is your home folder, or holds it; choose a project folder")
     effective = getattr(os, "geteuid", lambda: -1)()
-    if effective == 0 and seen.st_uid != 0:
+    if effective == 0 and seen.st_uid != 0 and not any_owner:
         raise RootFault("owner", f"{where} belongs to another user; do not run this as root")
     above = os.path.dirname(real)
     while True:
