@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -152,6 +153,14 @@ async def test_an_agent_that_nobody_needs_ends_and_one_that_is_used_does_not(tmp
         pid = await rig.pid()
         await rig.link.call("echo.sleep", {"seconds": 2.0})
         assert is_running(pid)
+    await until_gone(pid)
+
+
+async def test_an_agent_whose_folder_was_removed_ends(tmp_path: Path) -> None:
+    answer = await start_by_hand(tmp_path, idle_s=8.0)
+    pid = answer["pid"]
+    assert isinstance(pid, int)
+    shutil.rmtree(agent_folder(tmp_path))
     await until_gone(pid)
 
 

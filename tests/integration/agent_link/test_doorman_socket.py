@@ -200,6 +200,7 @@ async def test_a_server_that_says_nothing_while_the_agent_is_brought_up_is_given
     async def script(connection: ServerConnection) -> None:
         connection.transport.pause_reading()
         await over.wait()
+        connection.transport.resume_reading()
 
     async with door_to(script) as door:
         with pytest.raises(TransientError, match="nothing came from the server"):

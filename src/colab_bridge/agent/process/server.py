@@ -248,6 +248,8 @@ class AgentServer:
             if used is not None and used > self.caps.rss_bytes:
                 log.error("the agent uses too much memory", extra={"rss_bytes": used})
                 self.end("memory")
+            if not self.folder.agent_file.exists():
+                self.end("its folder is gone")
             if self._is_needed():
                 needed = loop.time()
             if loop.time() - needed >= self.caps.idle_s or (not self._owner and loop.time() - begun >= _UNMET_S):
