@@ -66,7 +66,7 @@ def _windows_boot() -> str:
 def mount_points(folder: Folder) -> frozenset[str] | None:
     """Return the paths below an open folder on which something else is mounted, relative to it, in disk spelling.
 
-    """Return the paths below an open folder on which something is mounted, relative to it, in disk spelling.
+    Only Linux tells; None elsewhere, where other devices are seen by their number. Source: proc_pid_mountinfo(5).
     """
     try:
         here = os.fsencode(os.readlink(f"/proc/self/fd/{folder.fd}"))
