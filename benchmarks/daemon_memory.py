@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 
@@ -46,6 +48,38 @@ def measure(*, quick: bool) -> Iterator[Row]:
             target=None if what.startswith("one") else _TARGET,
             measure=Measure.VALUE,
         )
+    yield from _single_message(megabytes)
+
+
+def _single_message(megabytes: int) -> Iterator[Row]:
+    """Measure one message that is as large as all that output, with two viewers: the notebook writer and a terminal."""
+    code = f"from IPython.display import HTML, display; display(HTML('x' * {megabytes * 1_000_000}))"
+    with product() as found:
+        path = found.project / "one.ipynb"
+        path.write_text(json.dumps(_notebook(code)), encoding="utf-8")
+        found.run_notebook(path)  # everything that is loaded once has been loaded then
+        path.write_text(json.dumps(_notebook(code)), encoding="utf-8")
+        growth = _growth(found.daemon, lambda: found.run_notebook(path))
+    yield Row(
+        item="memory",
+        what=f"daemon's growth, one message of {megabytes} MB, a notebook and a viewer",
+        unit="MB",
+        ours=summarize([growth]),
+        target=Target(measure=Measure.VALUE, limit=3.5 * megabytes),
+        measure=Measure.VALUE,
+    )
+
+
+def _notebook(code: str) -> dict[str, Any]:
+    cell = {
+        "cell_type": "code",
+        "id": "one",
+        "source": code,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}
 
 
 def _growth(daemon: psutil.Process, work: Callable[[], None]) -> float:

@@ -72,7 +72,18 @@ class Product:
         Raises:
             BenchmarkError: it failed.
         """
-        body = {"kind": "code", "project": str(self.project), "cwd": str(self.project), "code": code, "env": {}}
+        self._follow({"kind": "code", "code": code})
+
+    def run_notebook(self, path: Path) -> None:
+        """Run a notebook to its end and take in its events.
+
+        Raises:
+            BenchmarkError: it failed.
+        """
+        self._follow({"kind": "notebook", "notebook": {"path": str(path)}})
+
+    def _follow(self, what: dict[str, Any]) -> None:
+        body = {"project": str(self.project), "cwd": str(self.project), "env": {}, **what}
         for event in follow_run(self.client, body):
             if event["type"] == "finished" and event["status"] != "ok":
                 raise BenchmarkError(f"the code ended with {event['status']}: {event.get('error')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["remove_leftovers", "write_atomic"]
@@ -31,7 +32,7 @@ def remove_leftovers(path: Path) -> None:
                 file.unlink()
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes], *, mode: int | None = None) -> None:
     """Replace a file by a complete new version.
 
     Writes a temporary file in the same folder, flushes it to the disk and renames it over the target. A symbolic
@@ -39,7 +40,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
     Args:
         path: The file; its folder must exist.
-        data: The whole new content.
+        data: The whole new content, at once or in pieces.
         mode: Permission bits; those of the existing file, else 0600, when omitted.
 
     Raises:
@@ -54,7 +55,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int | None = None) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_SUFFIX)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)

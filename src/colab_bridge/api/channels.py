@@ -28,6 +28,7 @@ __all__ = ["channels_router"]
 log = logging.getLogger(__name__)
 
 _SEQ = struct.Struct("<Q")
+_FRAME_BYTES = 256 * 1024
 _SEQ_AND_LENGTH = struct.Struct("<QQ")
 PassDown = Callable[[WebSocket, list[Entry]], Awaitable[None]]
 
@@ -115,18 +116,42 @@ async def _pass_down_singly(socket: WebSocket, batch: list[Entry]) -> None:
 
 
 async def _pass_down_together(socket: WebSocket, batch: list[Entry]) -> None:
-    """Send what may go into one frame in one: each frame costs both sides a turn and a call of the system."""
+    """Send several messages in one frame, and a large one in several.
+
+    Each frame costs both sides a turn and a call of the system, and a large one is copied several times on its way.
+    """
     pieces: list[bytes] = []
+    size = 0
     for entry in batch:
-        if entry.kind is EntryKind.DOWN:
-            pieces += (_SEQ_AND_LENGTH.pack(entry.seq, len(entry.body)), entry.body)
-        elif entry.kind is EntryKind.NOTE:
-            if pieces:
-                await socket.send_bytes(b"".join(pieces))
-                pieces = []
+        if entry.kind is EntryKind.NOTE:
+            await _send_pieces(socket, pieces)
             await _pass_note(socket, entry)
+        elif entry.kind is EntryKind.DOWN:
+            if size + len(entry.body) > _FRAME_BYTES:
+                await _send_pieces(socket, pieces)
+                size = 0
+            head = _SEQ_AND_LENGTH.pack(entry.seq, len(entry.body))
+            if len(entry.body) > _FRAME_BYTES:
+                await _send_in_parts(socket, head, entry.body)
+            else:
+                pieces += (head, entry.body)
+                size += len(entry.body)
+    await _send_pieces(socket, pieces)
+
+
+async def _send_pieces(socket: WebSocket, pieces: list[bytes]) -> None:
+    """Send pieces in one frame, and empty their list."""
     if pieces:
-        await socket.send_bytes(b"".join(pieces))
+        frame = b"".join(pieces)
+        pieces.clear()
+        await socket.send_bytes(frame)
+
+
+async def _send_in_parts(socket: WebSocket, head: bytes, body: bytes) -> None:
+    view = memoryview(body)
+    await socket.send_bytes(b"".join((head, view[:_FRAME_BYTES])))
+    for start in range(_FRAME_BYTES, len(view), _FRAME_BYTES):
+        await socket.send_bytes(bytes(view[start : start + _FRAME_BYTES]))
 
 
 async def _pass_note(socket: WebSocket, entry: Entry) -> None:

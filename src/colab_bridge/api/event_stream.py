@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import anyio
 import anyio.abc
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from colab_bridge.api.json_pieces import json_pieces
 from colab_bridge.api.views import run_view
 from colab_bridge.app import App
 from colab_bridge.execution.events import Event
@@ -18,6 +17,8 @@ __all__ = ["EventResponse"]
 
 #: Seconds after which a line is sent that only says that the connection lives.
 PING_S = 20.0
+#: Bytes that are sent at once; more would be copied by the server and the system while they wait.
+_PIECE_BYTES = 256 * 1024
 
 
 class EventResponse(Response):
@@ -58,16 +59,30 @@ class EventResponse(Response):
     async def _send_events(self, send: Send) -> None:
         batches = self._app.runs.events(self._run.id, after=self._after, follow=self._follow)
         async for batch in batches:
-            await self._send(send, b"".join(map(self._line, batch)))
+            batch.reverse()
+            while batch:
+                await self._send_some(send, batch)
+
+    async def _send_some(self, send: Send, batch: list[Event]) -> None:
+        """Send events from the end of a list in one go, up to a limit, or one giant event; they leave the list."""
+        async with self._sending:
+            waiting: list[bytes] = []
+            size = 0
+            while batch and size < _PIECE_BYTES:
+                for piece in json_pieces(self._shown(batch.pop())):
+                    waiting.append(piece)
+                    size += len(piece)
+                    if size > _PIECE_BYTES:
+                        await _send_body(send, waiting)
+                        size = 0
+                waiting.append(b"\n")
+            await _send_body(send, waiting)
 
     async def _ping(self, send: Send) -> None:
         while True:
             await anyio.sleep(PING_S)
-            await self._send(send, b'{"type":"ping"}\n')
-
-    async def _send(self, send: Send, body: bytes) -> None:
-        async with self._sending:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            async with self._sending:
+                await _send_body(send, [b'{"type":"ping"}\n'])
 
     @staticmethod
     async def _watch_reader(receive: Receive, scope: anyio.CancelScope) -> None:
@@ -79,7 +94,14 @@ class EventResponse(Response):
         await self._app.stopping.wait()
         scope.cancel()
 
-    def _line(self, event: Event) -> bytes:
+    def _shown(self, event: Event) -> Event:
         if event["type"] == "started":
-            event = {**event, "run": run_view(self._app, self._app.runs.run(self._run.id))}
-        return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace") + b"\n"
+            return {**event, "run": run_view(self._app, self._app.runs.run(self._run.id))}
+        return event
+
+
+async def _send_body(send: Send, pieces: list[bytes]) -> None:
+    """Send pieces as one, and empty their list."""
+    body = b"".join(pieces)
+    pieces.clear()
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -10,7 +10,7 @@ from colab_bridge.kernels.hub import HubKernel, note_of
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
 from colab_bridge.model.records import Run
 from colab_bridge.wire.events import event_from_message
-from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.jupyter_ws import COPIED_BYTES, decode_v1
 from colab_bridge.wire.message import MessageError
 
 __all__ = ["event_of", "recorded_entries", "run_events"]
@@ -31,10 +31,13 @@ def event_of(entry: Entry, run_id: str) -> Event | None:
             return None
         return {"seq": entry.seq, **_as_event(note)}
     try:
-        message = decode_v1(entry.body)
+        seq, message = entry.seq, decode_v1(entry.body)
+        del entry  # where nobody else holds it, a large one is gone before its parsed values are made
         if not message.parent_id.startswith(run_id + "."):
             return None
-        return event_from_message(entry.seq, message)
+        if message.size_bytes > COPIED_BYTES:
+            message.keep_parsed_only()
+        return event_from_message(seq, message)
     except MessageError:
         return None
 
@@ -48,7 +51,7 @@ def _as_event(note: Event) -> Event:
 async def run_events(
     run: Run, hub: HubKernel | None, records: Path, *, after: int, follow: bool
 ) -> AsyncIterator[list[Event]]:
-    """Iterate over the events of a run in batches, up to its ``finished``.
+    """Iterate over the events of a run in batches, up to its ``finished``; a batch may be emptied by who gets it.
 
     Args:
         run: The run.
@@ -60,7 +63,12 @@ async def run_events(
     cursor = max(after, run.first_seq)
     source = hub.entries(cursor) if hub is not None and follow else recorded_entries(records / run.kernel, cursor, hub)
     async for batch in source:
-        events = [event for entry in batch if (event := event_of(entry, run.id)) is not None]
+        batch.reverse()
+        events: list[Event] = []
+        while batch:
+            if (event := event_of(batch.pop(), run.id)) is not None:
+                events.append(event)
+        event = None
         end = next((n for n, event in enumerate(events) if event["type"] == "finished"), None)
         if end is not None:
             yield events[: end + 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from colab_bridge.errors import RuntimeLostError
 from colab_bridge.kernels.hub import HubKernel, note_of
 from colab_bridge.kernels.own_messages import OUTPUT_LOST
 from colab_bridge.kernels.record import Entry, EntryKind
-from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.jupyter_ws import COPIED_BYTES, decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["ExecutionResult", "execute", "execution_request", "kernel_time", "submit_execution"]
@@ -139,24 +139,34 @@ async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) ->
     """
     tracker = _Tracker(msg_id, after)
     run_prefix = msg_id.rpartition(".")[0] + "."
-    async for entry in _entries(hub, after):
-        tracker.check_number(entry.seq)
-        if entry.kind is EntryKind.NOTE:
-            tracker.note(note_of(entry))
-        elif (message := _read(entry)) is not None and message.parent_id.startswith(run_prefix):
-            with contextlib.suppress(MessageError):
-                sink(message)
-            if message.parent_id == msg_id:
-                tracker.message(message)
-        if tracker.ended:
+    async for batch in hub.entries(after):
+        if _take(batch, tracker, run_prefix, sink):
             return tracker.result()
     raise RuntimeLostError("the kernel was shut down before the run ended", hint="run it again", code="CB-LOST-003")
 
 
-async def _entries(hub: HubKernel, after: int) -> AsyncIterator[Entry]:
-    async for batch in hub.entries(after):
-        for entry in batch:
-            yield entry
+def _take(batch: list[Entry], tracker: _Tracker, run_prefix: str, sink: MessageSink) -> bool:
+    """Take in the entries of a batch, which is empty then, until the execution has ended; return whether it has.
+
+    Nothing is held on to, because a single entry may be as large as all the others together.
+    """
+    batch.reverse()
+    while batch and not tracker.ended:
+        entry = batch.pop()
+        tracker.check_number(entry.seq)
+        if entry.kind is EntryKind.NOTE:
+            tracker.note(note_of(entry))
+            continue
+        message = _read(entry)
+        del entry
+        if message is not None and message.parent_id.startswith(run_prefix):
+            with contextlib.suppress(MessageError):
+                if message.size_bytes > COPIED_BYTES:
+                    message.keep_parsed_only()
+                sink(message)
+            if message.parent_id == tracker.msg_id:
+                tracker.message(message)
+    return tracker.ended
 
 
 def _read(entry: Entry) -> RawMessage | None:

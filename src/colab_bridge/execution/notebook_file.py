@@ -8,21 +8,20 @@ Source: the notebook format 4.5, nbformat's ``v4/rwbase.py`` for how texts are s
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge.errors import UserError
+from colab_bridge.execution.notebook_json import notebook_pieces
 
 __all__ = ["CellResult", "NotebookFile", "SaveReport", "cell_source", "parse_notebook"]
 
 Notebook = dict[str, Any]
-
-_TOO_DEEP = {"output_type": "stream", "name": "stderr", "text": ["[an output that is nested too deeply for a file]\n"]}
 
 
 @dataclass(slots=True)
@@ -218,21 +217,21 @@ class NotebookFile:
         """
         self.apply(results, metadata)
         merged, homeless, content = False, 0, self.content
-        current = self._read_current()
-        if current is not None and self._digest and hashlib.sha256(current).digest() != self._digest:
+        current = self._read_changed()
+        if current is not None:
             try:
                 content = parse_notebook(current, self.target.name)
             except UserError as error:
                 return SaveReport(path=self.target, problem=error.message)
             merged, homeless = True, self._merge_into(content, results, metadata)
-        data = serialize(content)
+        digest = hashlib.sha256()
         try:
-            write_atomic(self.target, data, mode=self._mode)
+            write_atomic(self.target, _hashed(notebook_pieces(content), digest), mode=self._mode)
         except OSError as error:
             return SaveReport(path=self.target, merged=merged, problem=error.strerror or str(error))
         self._mode = None
         # The digest of a merged file is not remembered as ours would be: the next save merges again, by id.
-        self._digest = hashlib.sha256(data).digest() if not merged else b"merged"
+        self._digest = digest.digest() if not merged else b"merged"
         return SaveReport(path=self.target, merged=merged, homeless=homeless)
 
     def save_aside(self, suffix: str) -> Path:
@@ -242,11 +241,17 @@ class NotebookFile:
             OSError: that does not work either.
         """
         path = self.target.with_name(f"{self.target.stem}.{suffix}.ipynb")
-        write_atomic(path, serialize(self.content), mode=0o644)
+        write_atomic(path, notebook_pieces(self.content), mode=0o644)
         return path
 
-    def _read_current(self) -> bytes | None:
+    def _read_changed(self) -> bytes | None:
+        """Return the file if somebody else has changed it since we read or wrote it."""
+        if not self._digest:
+            return None
         try:
+            with self.target.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").digest() == self._digest:
+                    return None
             return self.target.read_bytes()
         except OSError:
             return None
@@ -266,6 +271,12 @@ class NotebookFile:
         return homeless
 
 
+def _hashed(pieces: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+
+
 def _same_cell(cells: list[dict[str, Any]], position: int, mine: dict[str, Any]) -> dict[str, Any] | None:
     if "id" in mine or position >= len(cells):
         return None
@@ -281,72 +292,3 @@ def _key(cell: dict[str, Any]) -> str:
 def _fill(cell: dict[str, Any], result: CellResult) -> None:
     cell["outputs"] = result.outputs
     cell["execution_count"] = result.execution_count
-
-
-def serialize(notebook: Notebook) -> bytes:
-    """Encode a notebook the way Jupyter writes it: indent 1, sorted keys, texts split into lines, a final newline."""
-    lined = {**notebook, "cells": [_split_cell(cell) for cell in notebook["cells"]]}
-    try:
-        text = _dumps(lined)
-    except RecursionError:
-        # One value that a kernel nested without end must not take all other outputs with it.
-        text = _dumps(_flattened(lined))
-    return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
-
-
-def _flattened(notebook: Notebook) -> Notebook:
-    cells = [
-        {**cell, "outputs": [output if _fits(output) else dict(_TOO_DEEP) for output in cell["outputs"]]}
-        if isinstance(cell.get("outputs"), list)
-        else cell
-        for cell in notebook["cells"]
-    ]
-    metadata = {key: value for key, value in notebook["metadata"].items() if _fits(value)}
-    return {**notebook, "cells": cells, "metadata": metadata}
-
-
-def _fits(value: Any) -> bool:
-    try:
-        _dumps([[[[[value]]]]])  # as deep as it lies in the file, and a little more
-    except RecursionError:
-        return False
-    return True
-
-
-def _split_cell(cell: dict[str, Any]) -> dict[str, Any]:
-    cell = copy.copy(cell)
-    if isinstance(cell.get("source"), str):
-        cell["source"] = cell["source"].splitlines(True)
-    if isinstance(cell.get("outputs"), list):
-        cell["outputs"] = [_split_output(output) for output in cell["outputs"]]
-    if isinstance(cell.get("attachments"), dict):
-        cell["attachments"] = {name: _split_bundle(bundle) for name, bundle in cell["attachments"].items()}
-    return cell
-
-
-def _split_output(output: Any) -> Any:
-    if not isinstance(output, dict):
-        return output
-    output = dict(output)
-    if isinstance(output.get("text"), str):
-        output["text"] = output["text"].splitlines(True)
-    if "data" in output:
-        output["data"] = _split_bundle(output["data"])
-    return output
-
-
-def _split_bundle(bundle: Any) -> Any:
-    if not isinstance(bundle, dict):
-        return bundle
-    return {
-        mime: value.splitlines(True) if isinstance(value, str) and _has_lines(mime) else value
-        for mime, value in bundle.items()
-    }
-
-
-def _has_lines(mime: str) -> bool:
-    return mime.startswith("text/") or mime in ("application/javascript", "image/svg+xml")

@@ -109,7 +109,7 @@ def limit_notice(message: RawMessage) -> str:
     """Return why output was dropped when this message is the server's own notice of it; empty otherwise."""
     if (
         message.channel != "iopub"
-        or len(message.content) > _MAX_NOTICE_BYTES
+        or len(message.raw_content) > _MAX_NOTICE_BYTES
         or b"rate exceeded." not in message.content
     ):
         return ""

@@ -381,7 +381,7 @@ def _note(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _pieces(chunks: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
+def _pieces(chunks: Sequence[bytes | memoryview]) -> Iterator[tuple[bytes, bool]]:
     """Cut a message into pieces, each with whether it is the last one."""
     total = sum(len(chunk) for chunk in chunks)
     if total <= PIECE_BYTES:

@@ -273,6 +273,7 @@ class WebSocketUpstream:
             except MessageError as error:
                 log.warning("unreadable message from the server", extra={"kernel": self._kernel_id, "why": str(error)})
                 events.gap("the server sent a message that cannot be read")
+            del data  # may be many megabytes, and the next one may be hours away
 
     def _receive(self, message: RawMessage, events: UpstreamEvents) -> None:
         now = asyncio.get_running_loop().time()

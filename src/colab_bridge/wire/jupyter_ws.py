@@ -24,7 +24,17 @@ from typing import Any
 
 from colab_bridge.wire.message import CHANNELS, MessageError, RawMessage, dump_json
 
-__all__ = ["V1_SUBPROTOCOL", "decode", "decode_json", "decode_v1", "encode", "encode_json", "encode_v1", "v1_chunks"]
+__all__ = [
+    "COPIED_BYTES",
+    "V1_SUBPROTOCOL",
+    "decode",
+    "decode_json",
+    "decode_v1",
+    "encode",
+    "encode_json",
+    "encode_v1",
+    "v1_chunks",
+]
 
 V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 
@@ -32,6 +42,8 @@ V1_SUBPROTOCOL = "v1.kernel.websocket.jupyter.org"
 _FIXED_OFFSETS = 6
 _U64 = struct.Struct("<Q")
 _U32 = struct.Struct("!I")
+#: A larger content stays a view into its frame.
+COPIED_BYTES = 1024 * 1024
 _MAX_U32 = 2**32 - 1
 _CHANNEL_NAMES = {name.encode(): name for name in CHANNELS}
 
@@ -43,14 +55,14 @@ def encode_v1(message: RawMessage) -> bytes:
     return b"".join(v1_chunks(message))
 
 
-def v1_chunks(message: RawMessage) -> list[bytes]:
+def v1_chunks(message: RawMessage) -> list[bytes | memoryview]:
     """Return the v1 frame of a message in pieces that follow each other, so that large parts need not be copied."""
-    parts = [
+    parts: list[bytes | memoryview] = [
         message.channel.encode(),
         message.header,
         message.parent,
         message.metadata,
-        message.content,
+        message.raw_content,
         *message.buffers,
     ]
     count = len(parts) + 1
@@ -66,7 +78,7 @@ def decode_v1(data: Data) -> RawMessage:
     """Read a v1 frame.
 
     Args:
-        data: One whole binary frame.
+        data: One whole binary frame, not to be changed while the message lives.
 
     Raises:
         MessageError: the frame is not what the protocol says.
@@ -84,11 +96,14 @@ def decode_v1(data: Data) -> RawMessage:
             raise MessageError("v1 frame has offsets out of order or out of range")
         previous = offset
     view = memoryview(data)
-    parts = [bytes(view[start:end]) for start, end in pairwise(offsets)]
-    channel = _CHANNEL_NAMES.get(parts[0])
+    spans = list(pairwise(offsets))
+    name, header, parent, metadata = (bytes(view[start:end]) for start, end in spans[:4])
+    channel = _CHANNEL_NAMES.get(name)
     if channel is None:
         raise MessageError("v1 frame names no known channel")
-    return RawMessage(channel, parts[1], parts[2], parts[3], parts[4], parts[5:])
+    begin, end = spans[4]
+    content = view[begin:end] if end - begin > COPIED_BYTES else bytes(view[begin:end])
+    return RawMessage(channel, header, parent, metadata, content, [bytes(view[start:end]) for start, end in spans[5:]])
 
 
 def encode_json(message: RawMessage) -> str | bytes:

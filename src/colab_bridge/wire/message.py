@@ -38,11 +38,11 @@ class RawMessage:
         header: JSON object with ``msg_id``, ``msg_type``, ``session`` ...
         parent: JSON object, header of the request that this message belongs to, or ``{}``.
         metadata: JSON object.
-        content: JSON object.
+        content: JSON object; a large one may be a view into the frame that it came in, which is not copied then.
         buffers: Binary attachments, in order.
     """
 
-    __slots__ = ("_content", "_header", "_parent", "buffers", "channel", "content", "header", "metadata", "parent")
+    __slots__ = ("_content", "_header", "_parent", "_raw", "buffers", "channel", "header", "metadata", "parent")
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class RawMessage:
         header: bytes,
         parent: bytes,
         metadata: bytes,
-        content: bytes,
+        content: bytes | memoryview,
         buffers: Sequence[bytes] = (),
     ) -> None:
         self.channel = channel
         self.header = header
         self.parent = parent
         self.metadata = metadata
-        self.content = content
+        self._raw: bytes | memoryview | None = content
         self.buffers = list(buffers)
         self._header: dict[str, Any] | None = None
         self._parent: dict[str, Any] | None = None
@@ -137,10 +137,39 @@ class RawMessage:
         """
         if self._content is not None:
             return self._content
-        content = _parse_object(self.content, "content")
-        if len(self.content) <= KEPT_CONTENT_BYTES:
+        content = _parse_object(self.raw_content, "content")
+        if len(self.raw_content) <= KEPT_CONTENT_BYTES:
             self._content = content
         return content
+
+    def keep_parsed_only(self) -> None:
+        """Parse the content and let its bytes go, before the parsed values are there: half the memory for a large one.
+
+        For whoever does not pass the message on: :attr:`content` is made anew from the values then.
+
+        Raises:
+            MessageError: it is no JSON object; it is empty from now on.
+        """
+        raw, self._raw = self.raw_content, None
+        text = _text_of(raw, "content")
+        del raw
+        self._content = {}
+        self._content = _parse_object(text, "content")
+
+    @property
+    def raw_content(self) -> bytes | memoryview:
+        """The content as it is held, which copies nothing."""
+        return dump_json(self._content) if self._raw is None else self._raw
+
+    @property
+    def content(self) -> bytes:
+        """The content as bytes."""
+        raw = self.raw_content
+        return raw if isinstance(raw, bytes) else bytes(raw)
+
+    @content.setter
+    def content(self, value: bytes) -> None:
+        self._raw, self._content = value, None
 
     def metadata_fields(self) -> dict[str, Any]:
         """Parse and return the metadata.
@@ -168,7 +197,7 @@ class RawMessage:
     @property
     def size_bytes(self) -> int:
         """Payload bytes without framing."""
-        parts = len(self.header) + len(self.parent) + len(self.metadata) + len(self.content)
+        parts = len(self.header) + len(self.parent) + len(self.metadata) + len(self.raw_content)
         return parts + sum(len(buffer) for buffer in self.buffers)
 
     def parts(self) -> tuple[str, bytes, bytes, bytes, bytes, tuple[bytes, ...]]:
@@ -188,9 +217,16 @@ class RawMessage:
         return f"<RawMessage {self.channel} {what}, {self.size_bytes} B>"
 
 
-def _parse_object(raw: bytes, what: str) -> dict[str, Any]:
+def _text_of(raw: bytes | memoryview, what: str) -> str:
     try:
-        value = json.loads(raw)
+        return str(raw, "utf-8", "surrogatepass")
+    except ValueError as error:
+        raise MessageError(f"{what} is no text: {error}") from error
+
+
+def _parse_object(raw: bytes | memoryview | str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_text_of(raw, what) if isinstance(raw, memoryview) else raw)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"{what} is no JSON: {error}") from error
     if not isinstance(value, dict):

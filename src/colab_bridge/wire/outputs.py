@@ -106,9 +106,11 @@ class _Stream:
         if not self._collapse:
             self._done.append(text)
             return
-        head, newline, line = text.rpartition("\n")
-        if newline:
-            self._done.append(collapse_carriage_returns(head) + newline)
+        end = text.rfind("\n") + 1
+        whole, line = text[:end], text[end:]
+        del text  # without carriage returns, which is how large texts come, nothing is copied
+        if end:
+            self._done.append(collapse_carriage_returns(whole[:-1]) + "\n" if "\r" in whole else whole)
         line = collapse_open_line(line)
         self._open.append(line)
         self._open_size = len(line)

@@ -42,7 +42,7 @@ class Signer:
         self._history: dict[bytes, None] = {}  # in the order of arrival, so that the oldest leave first
         self._history_size = history_size
 
-    def sign(self, parts: Sequence[bytes]) -> bytes:
+    def sign(self, parts: Sequence[bytes | memoryview]) -> bytes:
         """Return the signature (hexadecimal) of the four JSON parts; empty without a key."""
         if self._mac is None:
             return b""
@@ -107,7 +107,7 @@ def to_message(channel: str, frames: Sequence[bytes], signer: Signer) -> tuple[l
     return identities, RawMessage(channel, parts[0], parts[1], parts[2], parts[3], buffers)
 
 
-def to_frames(identities: Sequence[bytes], message: RawMessage, signer: Signer) -> list[bytes]:
+def to_frames(identities: Sequence[bytes], message: RawMessage, signer: Signer) -> list[bytes | memoryview]:
     """Return the multipart frames of a message, signed."""
-    parts = [message.header, message.parent or b"{}", message.metadata or b"{}", message.content]
+    parts = [message.header, message.parent or b"{}", message.metadata or b"{}", message.raw_content]
     return [*identities, DELIMITER, signer.sign(parts), *parts, *message.buffers]

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from colab_bridge._util import atomic
 from colab_bridge.errors import UserError
-from colab_bridge.execution.notebook_file import CellResult, NotebookFile, cell_source, parse_notebook, serialize
+from colab_bridge.execution import notebook_json
+from colab_bridge.execution.notebook_file import CellResult, NotebookFile, cell_source, parse_notebook
+from colab_bridge.execution.notebook_json import PIECE_CHARACTERS, notebook_pieces
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permission bits")
 not_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
@@ -321,13 +323,13 @@ FULL = notebook(
 
 
 def test_what_is_written_is_what_nbformat_writes() -> None:
-    ours = serialize(json.loads(json.dumps(FULL))).decode()
+    ours = b"".join(notebook_pieces(json.loads(json.dumps(FULL)))).decode()
     theirs = nbformat.writes(nbformat.reads(json.dumps(FULL), as_version=4)) + "\n"
     assert ours == theirs
 
 
 def test_what_is_written_is_valid() -> None:
-    nbformat.validate(nbformat.reads(serialize(FULL).decode(), as_version=4))
+    nbformat.validate(nbformat.reads(b"".join(notebook_pieces(FULL)).decode(), as_version=4))
 
 
 lines = st.text(alphabet=st.sampled_from("ab\n\r\u2028\u0085é\x1b"), max_size=12)
@@ -343,10 +345,14 @@ outputs = st.one_of(
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(lines, st.lists(outputs, max_size=3)), max_size=3))
-def test_any_outputs_are_written_as_nbformat_writes_them(found: list[tuple[str, list[dict[str, Any]]]]) -> None:
+@given(st.lists(st.tuples(lines, st.lists(outputs, max_size=3)), max_size=3), st.sampled_from([3, PIECE_CHARACTERS]))
+def test_any_outputs_are_written_as_nbformat_writes_them(
+    found: list[tuple[str, list[dict[str, Any]]]], piece: int
+) -> None:
     cells = [code(source, f"c{n}", outputs=shown_) for n, (source, shown_) in enumerate(found)]
-    ours = serialize(json.loads(json.dumps(notebook(*cells)))).decode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notebook_json, "PIECE_CHARACTERS", piece)
+        ours = b"".join(notebook_pieces(json.loads(json.dumps(notebook(*cells))))).decode()
     theirs = nbformat.reads(json.dumps(notebook(*cells)), as_version=4)
     nbformat.validate(theirs)
     assert ours == nbformat.writes(theirs) + "\n"
@@ -354,7 +360,7 @@ def test_any_outputs_are_written_as_nbformat_writes_them(found: list[tuple[str, 
 
 def test_half_of_a_character_can_be_written() -> None:
     half = notebook(code("a", "c0", outputs=[{"output_type": "stream", "name": "stdout", "text": "\ud800"}]))
-    assert json.loads(serialize(half))["cells"][0]["outputs"][0]["text"] == ["\ud800"]
+    assert json.loads(b"".join(notebook_pieces(half)))["cells"][0]["outputs"][0]["text"] == ["\ud800"]
 
 
 def test_a_deeply_nested_output_does_not_take_the_others_with_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from colab_bridge.execution.assembler import NotebookAssembler, request_id
 from colab_bridge.execution.events import event_of
-from colab_bridge.execution.notebook_file import serialize
+from colab_bridge.execution.notebook_json import notebook_pieces
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.wire.message import MessageError, RawMessage, dump_json
 from scripted_upstream import Scene, request
@@ -109,7 +109,7 @@ async def _pass_all_through(sequence: list[RawMessage]) -> None:
                 continue
         cells = [{"cell_type": "code", "source": "", "outputs": r.outputs} for r in assembler.results().values()]
         notebook = {"cells": cells, "metadata": assembler.metadata(), "nbformat": 4, "nbformat_minor": 5}
-        json.loads(serialize(notebook))
+        json.loads(b"".join(notebook_pieces(notebook)))
         scene.hub.close()
 
 

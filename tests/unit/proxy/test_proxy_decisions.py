@@ -195,9 +195,21 @@ def test_a_frame_with_several_messages_is_taken_apart() -> None:
     events.seen.clear()
     unreadable = (3).to_bytes(8, "little") + b"?"
     found._take(batch(frame(1, "old"), frame(2, "a"), unreadable, frame(4, "b")))
-    found._take(batch(frame(5, "c"), frame(6, "cut"))[:-1])
-    found._take(batch(frame(7, "d")))
-    assert events.seen == ["a", "b", "c", "d"]
+    assert events.seen == ["a", "b"]
+
+
+def test_a_message_that_is_longer_than_its_frame_goes_on_in_the_next_ones() -> None:
+    events = Events()
+    found = link(events)
+    found._take(json.dumps({"type": "attached", "state": "idle", "next_seq": 9, "batch": True}))
+    events.seen.clear()
+    stream = batch(frame(1, "a"), frame(2, "long"))
+    found._take(stream[:-100])
+    found._take(stream[-100:-7])
+    assert events.seen == ["a"]
+    found._take(stream[-7:])
+    found._take(batch(frame(3, "b")))
+    assert events.seen == ["a", "long", "b"]
 
 
 @pytest.mark.parametrize(

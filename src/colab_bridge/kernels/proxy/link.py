@@ -91,6 +91,8 @@ class ChannelLink:
         self._stopped_on_purpose = False
         self._delay_s = 0.0
         self._batched = False
+        self._begun: list[bytes] = []  # of a message that goes on in the next frames
+        self._missing = 0
 
     def send(self, message: RawMessage) -> None:
         """Send a message that the outbox holds already; without a connection the outbox alone keeps it."""
@@ -174,16 +176,35 @@ class ChannelLink:
             say(f"an unreadable message of the daemon was dropped: {error}")
 
     def _take_messages(self, frame: bytes) -> None:
-        view, position = memoryview(frame), 0
         if not self._batched:
-            (seq,) = _SEQ.unpack_from(_enough(view, position, _SEQ.size))
-            self._take_message(seq, view[_SEQ.size :])
-            return
+            (seq,) = _SEQ.unpack_from(_enough(memoryview(frame), 0, _SEQ.size))
+            self._take_message(seq, memoryview(frame)[_SEQ.size :])
+        elif self._begun:
+            self._go_on(frame)
+        else:
+            self._take_batch(frame)
+
+    def _go_on(self, part: bytes) -> None:
+        """Take the next part of a large message."""
+        self._begun.append(part)
+        self._missing -= len(part)
+        if self._missing <= 0:
+            whole = b"".join(self._begun)
+            self._begun.clear()
+            self._take_batch(whole)
+
+    def _take_batch(self, frame: bytes) -> None:
+        """Take whole messages; the last one may go on in the next frames."""
+        view, position = memoryview(frame), 0
         while position < len(view):
             seq, length = _SEQ_AND_LENGTH.unpack_from(_enough(view, position, _SEQ_AND_LENGTH.size))
-            position += _SEQ_AND_LENGTH.size
-            self._take_message(seq, _enough(view, position, length))
-            position += length
+            begin = position + _SEQ_AND_LENGTH.size
+            if begin + length > len(view):
+                self._begun.append(frame[position:])
+                self._missing = begin + length - len(view)
+                return
+            position = begin + length
+            self._take_message(seq, view[begin:position])
 
     def _take_message(self, seq: int, data: memoryview) -> None:
         if seq <= self._after:
@@ -211,6 +232,7 @@ class ChannelLink:
         self._delay_s = 0.0
         self._stopped_on_purpose = False
         self._batched = value.get("batch") is True
+        self._begun.clear()
         next_seq = _number(value, "next_seq")
         if next_seq <= self._after:
             # The record is shorter than what we have seen of it: the machine itself crashed, not only the daemon.

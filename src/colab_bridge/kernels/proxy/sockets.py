@@ -104,7 +104,7 @@ class KernelSockets:
         # The descriptor signals once for all that is waiting, so nobody else would call us for the rest.
         self._loop.call_soon(self._drain, channel)
 
-    def send(self, channel: str, frames: Sequence[bytes], *, attempts: int = _STDIN_ATTEMPTS) -> None:
+    def send(self, channel: str, frames: Sequence[bytes | memoryview], *, attempts: int = _STDIN_ATTEMPTS) -> None:
         """Queue a message for sending; never blocks, since the queues have no limit.
 
         Args:
@@ -129,7 +129,7 @@ class KernelSockets:
         if self._loop is not None and int(socket.get(zmq.EVENTS)) & _POLLIN:
             self._loop.call_soon(self._drain, channel)
 
-    def _send_later(self, channel: str, frames: Sequence[bytes], attempts: int) -> None:
+    def _send_later(self, channel: str, frames: Sequence[bytes | memoryview], attempts: int) -> None:
         """Wait for the front end: its stdin socket may connect later than the shell socket that made the kernel ask."""
         if self._loop is not None and attempts > 0:
             again = functools.partial(self.send, channel, frames, attempts=attempts - 1)
