@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colab_bridge.bridge.engine import LocalColabEngine
+    from colab_bridge.bridge.files import FileSyncManager
     from colab_bridge.bridge.local import LocalColab
     from colab_bridge.bridge.notebook import LocalColabNotebook
     from colab_bridge.bridge.universal import UniversalColabBridge
 
-__all__ = ["LocalColab", "LocalColabEngine", "LocalColabNotebook", "UniversalColabBridge", "__version__"]
+__all__ = [
+    "FileSyncManager",
+    "LocalColab",
+    "LocalColabEngine",
+    "LocalColabNotebook",
+    "UniversalColabBridge",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
 _PLACES = {
+    "FileSyncManager": "colab_bridge.bridge.files",
     "LocalColab": "colab_bridge.bridge.local",
     "LocalColabEngine": "colab_bridge.bridge.engine",
     "LocalColabNotebook": "colab_bridge.bridge.notebook",

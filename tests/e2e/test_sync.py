@@ -32,7 +32,11 @@ def test_the_example_reads_its_data_and_its_results_are_at_home(desk: Desk) -> N
     assert done.returncode == 0, done.stderr
     assert (desk.project / "outputs" / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert (desk.workspace / "data" / "sales.csv").read_bytes() == (desk.project / "data" / "sales.csv").read_bytes()
-    assert "outputs/plot.png" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("sync:")]
+    assert line.startswith("sync: 3 up, 2 down: outputs/forecast.csv, outputs/plot.png")
+    assert "analysis.ipynb" not in line
+    there = desk.workspace / "analysis.ipynb"
+    eventually(lambda: there.read_bytes() == (desk.project / "analysis.ipynb").read_bytes(), "the notebook went up too")
 
 
 def test_code_sees_a_saved_file_at_once_and_its_result_is_here_when_the_command_ends(desk: Desk) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from colab_bridge.bridge.files import FileSyncManager
 from colab_bridge.bridge.link import Link
 from colab_bridge.bridge.results import Result
 
@@ -12,7 +14,7 @@ __all__ = ["UniversalColabBridge"]
 
 
 class UniversalColabBridge:
-    """The smallest face: initialize, execute.
+    """The smallest face: initialize, execute, files.
 
     Args:
         folder: Working folder; the current one when omitted.
@@ -45,3 +47,28 @@ class UniversalColabBridge:
         """
         result = self._link.run({"kind": "code", "code": code})
         return result.raise_for_error() if check else result
+
+    @property
+    def files(self) -> FileSyncManager:
+        """The files of the session."""
+        return FileSyncManager(link=self._link)
+
+    def sync(self) -> dict[str, Any]:
+        """Bring the folder and the workspace on the runtime to agreement now."""
+        return self.files.sync()
+
+    def list_files(self, path: str = ".") -> list[dict[str, Any]]:
+        """Return what is in a folder of the runtime."""
+        return self.files.list_files(path)
+
+    def upload_file(self, source: str | os.PathLike[str], target: str = "") -> list[str]:
+        """Copy a file or folder to the runtime; returns the paths there."""
+        return self.files.upload(source, target)
+
+    def download_file(self, source: str, target: str | os.PathLike[str] = ".") -> list[Path]:
+        """Copy a file or folder from the runtime; returns the paths here."""
+        return self.files.download(source, target)
+
+    def remove_file(self, path: str, *, recursive: bool = False) -> None:
+        """Remove a file of the runtime, or with ``recursive`` a folder with everything in it."""
+        self.files.remove(path, recursive=recursive)
