@@ -229,3 +229,34 @@ def test_a_full_disk_leaves_no_half_content(world: World) -> None:
     with pytest.raises(OSError, match="space"):
         world.put(b"content")
     assert world.staged() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ranges_from_an_old_file_and_chunks_in_any_order_become_the_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Copies are right or wrong, overlap, come twice, before or after chunks: what is finished is the file."""
+    world = World.open(tmp_path_factory.mktemp("fill") / "root")
+    try:
+        old = world.path / "old"
+        old.write_bytes(DATA)
+        name = digest(DATA)
+        world.stage.begin_large(name, len(DATA))
+        for _ in range(data.draw(st.integers(1, 6))):
+            start = data.draw(st.integers(0, len(DATA) - 1))
+            length = data.draw(st.integers(1, len(DATA) - start))
+            shift = data.draw(st.sampled_from([0, 0, 0, 1]))
+            if data.draw(st.booleans()):
+                with old.open("rb") as file:
+                    world.stage.fill(name, [Copy(max(0, start - shift), start, length)], file.fileno())
+            else:
+                world.stage.put_chunk(name, start, DATA[start : start + length])
+        for _ in range(3):
+            if world.stage.finish(name):
+                break
+            send(world, name, world.stage.missing(name))
+        assert world.stage.finish(name)
+        assert read_staged(world, name) == DATA
+    finally:
+        world.close()

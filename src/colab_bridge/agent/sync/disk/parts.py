@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import pairwise
 
 from ..transfer.patch import Copy
+from ..transfer.signatures import WORKERS, read_at
 from .place import Calls
 from .platform_folder import Folder
 
@@ -27,7 +31,7 @@ _HEAD = struct.Struct(">Q")
 _RECORD = struct.Struct(">QQ16s")
 _COPIED = bytes(16)
 _BUFFER_BYTES = 2**20
-_COPY_BYTES = 64 * 2**20
+_COPY_BYTES = 32 * 2**20
 _MAX_MAP_BYTES = 64 * 2**20
 
 Record = tuple[int, int, bytes]
@@ -62,6 +66,28 @@ def _gaps(records: Iterable[Record], size: int) -> list[tuple[int, int]]:
     if position < size:
         out.append((position, size - position))
     return out
+
+
+class _Gaps:
+    """Ranges that are missing, ascending."""
+
+    def __init__(self, missing: Sequence[tuple[int, int]]) -> None:
+        self._starts = [offset for offset, _ in missing]
+        self._ends = [offset + length for offset, length in missing]
+
+    def touch(self, copy: Copy) -> bool:
+        """Return whether any of the range is missing."""
+        index = bisect_left(self._starts, copy.target + copy.length) - 1
+        return index >= 0 and self._ends[index] > copy.target
+
+    def hold(self, copy: Copy) -> bool:
+        """Return whether all of the range is missing."""
+        index = bisect_right(self._starts, copy.target) - 1
+        return index >= 0 and self._ends[index] >= copy.target + copy.length
+
+
+def _are_apart(copies: Sequence[Copy]) -> bool:
+    return all(one.target + one.length <= two.target for one, two in pairwise(copies))
 
 
 class Part:
@@ -141,7 +167,9 @@ class Part:
         self._note(offset, len(data), short)
 
     def fill(self, copies: Iterable[Copy], source: int) -> None:
-        """Take ranges out of an older file.
+        """Take ranges out of an older file; what is complete from the start on is hashed meanwhile.
+
+        So it is best called when the other ranges are there already.
 
         Args:
             copies: Ranges; those that do not fit are left out and stay missing.
@@ -150,30 +178,47 @@ class Part:
         Raises:
             OSError: a file could not be read or written.
         """
-        for copy in copies:
-            if copy.target + copy.length > self.size:
-                continue
-            done = 0
-            while done < copy.length:
-                count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
-                if not count:
-                    break
-                done += count
+        missing = _Gaps(self.missing())
+        wanted = [copy for copy in copies if copy.target + copy.length <= self.size and missing.touch(copy)]
+        # While one thread hashes, the other may only write where nothing is yet.
+        follow = WORKERS > 1 and _are_apart(wanted) and all(missing.hold(copy) for copy in wanted)
+        since = 0
+        with ThreadPoolExecutor(1) as hashing:
+            for copy in wanted:
+                self._forget_hash(copy.target)
+                done = 0
+                while done < copy.length:
+                    count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
+                    if not count:
+                        break
+                    self._note(copy.target + done, count, _COPIED)
+                    done += count
+                    since += count
+                    if follow and since >= _COPY_BYTES:
+                        hashing.submit(self._hash_up_to, self._complete_up_to())
+                        since = 0
 
     def _copy(self, start: int, target: int, length: int, source: int) -> int:
-        if target != self._hashed:
-            # It is not hashed in passing, so it need not pass through this process.
-            with suppress(OSError):
-                count = self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
-                if count:
-                    self._forget_hash(target)
-                    self._note(target, count, _COPIED)
-                return count
+        with suppress(OSError):
+            return self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
         self._calls.seek(source, start)
         data = self._calls.read(source, min(_BUFFER_BYTES, length))
-        if data:
-            self._write(target, data, _COPIED)
+        self._calls.seek(self._fd, target)
+        self._calls.write(self._fd, data)
         return len(data)
+
+    def _complete_up_to(self) -> int:
+        missing = self.missing()
+        return missing[0][0] if missing else self.size
+
+    def _hash_up_to(self, end: int) -> None:
+        """Hash on in a thread of its own; whatever goes wrong is met again when the file is checked."""
+        with suppress(OSError):
+            while self._hashed < end and (
+                data := read_at(self._fd, min(_BUFFER_BYTES, end - self._hashed), self._hashed)
+            ):
+                self._hasher.update(data)
+                self._hashed += len(data)
 
     def _forget_hash(self, offset: int) -> None:
         """What is hashed already is written anew; rare enough to hash the whole file at the end."""
