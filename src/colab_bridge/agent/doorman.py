@@ -38,7 +38,7 @@ def colab_bridge_doorman(request):
         text = "the Python of the runtime's kernels is %d.%d, and the agent needs 3.10" % sys.version_info[:2]
         return json.dumps({"ok": False, "final": True, "message": text})
     try:
-        kernel = get_ipython().kernel  # noqa: F821  # a builtin of every ipykernel
+        kernel = globals()["get_ipython"]().kernel  # every ipykernel has it in its namespace
         bundle = _find_bundle(request["bundle"], request["hash"]) or _store_bundle(request)
         if bundle is None:
             return json.dumps({"ok": False, "need": "bundle"})
@@ -190,7 +190,7 @@ def _open_door(kernel, address, mode):
         return
     if door is not None:
         door.shut()
-    shelf.door = _StdinDoor(kernel, address) if mode == "tunnel" else _ControlDoor(kernel, address)
+    vars(shelf)["door"] = _StdinDoor(kernel, address) if mode == "tunnel" else _ControlDoor(kernel, address)
 
 
 def _connect(address):
@@ -383,7 +383,7 @@ class _StdinDoor(threading.Thread):
         return connection
 
     def _serve(self, connection, events):
-        if self._connections.get(connection.sender) is not connection:
+        if connection not in self._connections.values():
             return
         if events & self._zmq.POLLOUT:
             self._push_up(connection)
