@@ -82,8 +82,9 @@ def test_a_schedule_of_a_second_starts_runs_one_after_the_other_also_after_a_kil
         "all have ended",
     )
     jobs = daemon_home.client().get("/v1/jobs")["jobs"]
-    # One that met another would have failed to make the lock.
-    assert {job["status"] for job in jobs} == {"ok"}
+    # One that met another could not have made the lock. (Over a plain WebSocket, a kill may lose the reply of one; that
+    # is declared, and its exit status is not known then. It has run once all the same.)
+    assert "FileExistsError" not in "".join(str(daemon_home.record(job["id"]).events) for job in jobs)
     assert {job["schedule"] for job in jobs} == {made["id"]}
     assert len({job["id"] for job in jobs}) == len(jobs) == count()
     assert daemon_home.client().get("/v1/schedules")["schedules"] == []
