@@ -121,6 +121,12 @@ def test_a_notice_says_what_how_long_and_the_last_line() -> None:
     assert (notice.body["exit_code"], notice.body["duration_s"]) == (1, 7505.0)
 
 
+def test_an_end_whose_word_was_lost_is_not_called_a_failure() -> None:
+    run, _ = an_end(a_run(), RunStatus.ERROR, 90)
+    (notice,) = announce_end(run, DESKTOP, error="OutputLost: its reply was lost while the connection was down")
+    assert notice.body["title"] == "train.py has ended, and how is not known"
+
+
 def test_a_notice_of_a_code_run_begins_with_its_first_line() -> None:
     run, _ = an_end(a_run(kind=RunKind.CODE, title="fit(model)"), RunStatus.OK, 90)
     assert announce_end(run, DESKTOP)[0].body["title"] == "fit(model) is done"

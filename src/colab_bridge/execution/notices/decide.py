@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from colab_bridge.config.settings import NotifySettings
+from colab_bridge.kernels.own_messages import OUTPUT_LOST
 from colab_bridge.model.jobs import Notice, NoticeState, Occasion, Schedule
 from colab_bridge.model.records import Run, RunKind, RunStatus
 
@@ -84,6 +85,9 @@ def announce_end(run: Run, policy: NotifySettings, *, error: str = "", last_line
         return ()
     details = (error, last_line) if occasion is not Occasion.ENDED else (last_line,)
     body = _body(run, occasion, duration_s, details) | {"exit_code": run.exit_code}
+    if error.startswith(f"{OUTPUT_LOST}:"):
+        # It may well have gone right: only the word of its end was lost.
+        body["title"] = f"{_name(run)} has ended, and how is not known"
     return tuple(
         Notice(
             id=f"{run.id}:end:{channel}",
