@@ -169,6 +169,27 @@ async def test_a_kernel_whose_forked_child_holds_its_sockets_is_seen_to_have_die
         await end.until(lambda: "died" in names(end.notes()))
 
 
+@pytest.mark.parametrize("held_open", [False, True], ids=["alone", "with a child that holds its sockets"])
+async def test_where_processes_cannot_be_seen_a_dead_kernel_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_open: bool
+) -> None:
+    monkeypatch.setattr(link, "can_see_processes", lambda: False)
+    monkeypatch.setattr(link, "find_process", lambda *_args: None)
+    monkeypatch.setattr(link, "DIED_UNSEEN_S", 0.5)
+    monkeypatch.setattr(link, "_BEAT_S", 0.3)
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await settled(end)
+        if held_open:
+            await end.until_done(end.execute("import os, time\nif os.fork() == 0: time.sleep(300)"))
+        assert (await scene.status())["pid"] is None
+        await asyncio.sleep(3)  # beats of a kernel that lives
+        assert end.notes() == []
+        assert scene.kernel.process is not None
+        os.kill(scene.kernel.process.pid, signal.SIGKILL)
+        await end.until(lambda: names(end.notes()) == ["died"])
+
+
 async def test_no_output_is_missing_after_a_restart_and_no_request_is_lost_in_it(tmp_path: Path) -> None:
     async with tunnelled(tmp_path) as scene:
         end = scene.open()

@@ -45,6 +45,7 @@ class HeldKernel:
         text: One line for people when it is not alive.
         journal: Known when ``loaded`` is set.
         loaded: What was on the disk has been read.
+        failed: A defect ended this; only a new agent can hold the kernel again.
 
     Args:
         kernel_id: An id that has been checked.
@@ -80,6 +81,7 @@ class HeldKernel:
         self.text = ""
         self.journal: Journal | None = None
         self.loaded = asyncio.Event()
+        self.failed = False
         self._in_thread = in_thread
         self._journal_bytes = journal_bytes
         self._guard = guard
@@ -216,6 +218,8 @@ class HeldKernel:
         except Exception as error:
             # Root of the task: one kernel must not take the others with it.
             log.exception("a kernel cannot be held", extra={"kernel": self.id})
+            self.failed = True
+            self.loaded.set()
             self._refuse(f"the agent failed with this kernel: {type(error).__name__}")
 
     def _load(self) -> None:

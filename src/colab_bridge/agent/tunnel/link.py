@@ -269,7 +269,7 @@ class KernelLink:
         self._up_since = self._up_since or now
         whole = self._sockets.up >= _CHANNELS
         quiet = now - self._up_since >= QUIET_S
-        if (whole or quiet) and (self._heard or quiet):
+        if whole and (self._heard or quiet):
             return True
         if whole and now - self._nudged_at >= _NUDGE_S:
             self._nudged_at = now

@@ -124,6 +124,8 @@ class TunnelService:
 
     def _wanted(self, kernel_id: str) -> HeldKernel:
         if (found := self._kernels.get(kernel_id)) is not None:
+            if found.failed:
+                raise CallFailure("unreachable", found.text)
             return found
         try:
             load_zmq()
@@ -170,7 +172,7 @@ class TunnelService:
         kernels = list(self._kernels.values())
         for kernel in kernels:
             await kernel.loaded.wait()
-        return [kernel.status() for kernel in kernels]
+        return [kernel.status() for kernel in kernels if kernel.journal is not None]
 
     async def _forget(self, kernel_id: str) -> bool:
         kernel = self._kernels.get(kernel_id)
