@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from apply_world import World, digest
 from colab_bridge.agent.sync.disk.place import Calls
-from colab_bridge.agent.sync.transfer.patch import Copy
+from colab_bridge.agent.sync.transfer.patch import Copy, copies_in_new
+from colab_bridge.agent.sync.transfer.search import find_blocks
+from colab_bridge.agent.sync.transfer.signatures import read_signatures, sign
 from faulty_calls import FaultyCalls, Killed, kill
 
 CHUNK = 1000
@@ -260,3 +262,28 @@ def test_ranges_from_an_old_file_and_chunks_in_any_order_become_the_file(
         assert read_staged(world, name) == DATA
     finally:
         world.close()
+
+
+def test_a_block_that_only_looks_the_same_is_found_out_and_sent(world: World, tmp_path: Path) -> None:
+    """Behind a block that matched the weak hash is enough, so a made-up edit can mislead the search; never the file."""
+    block = 16 * 1024
+    old_data = random.Random(4).randbytes(4 * block)
+    edited = bytearray(old_data)
+    at = 2 * block + 100
+    edited[at : at + 3] = bytes([10, 10, 10])
+    old_data = bytes(edited)
+    edited[at : at + 3] = bytes([11, 8, 11])
+    new_data, name = bytes(edited), digest(bytes(edited))
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(old_data)
+    new.write_bytes(new_data)
+    with old.open("rb") as there, new.open("rb") as here:
+        signatures = read_signatures(sign(there.fileno(), block))
+        copies = copies_in_new(find_blocks(here.fileno(), signatures), signatures)
+        assert copies == [Copy(0, 0, 4 * block)], "misled"
+        world.stage.begin_large(name, len(new_data))
+        world.stage.fill(name, copies, there.fileno())
+    assert not world.stage.finish(name)
+    send(world, name, world.stage.missing(name), new_data)
+    assert world.stage.finish(name)
+    assert read_staged(world, name) == new_data

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from .signatures import WORKERS, Signatures, read_at, strong
+from .signatures import Signatures, read_at, strong
 
 __all__ = ["Found", "SearchBudget", "find_blocks"]
 
@@ -25,7 +24,6 @@ _FIRST_WINDOW_BYTES = 2**16
 _READ_BYTES = 4 * 2**20
 _TABLE_BITS = 20
 _MISSES_PER_WEAK = 4
-_MOST_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -173,60 +171,50 @@ def _weak_set(weak: Sequence[int], *, use_numpy: bool) -> tuple[_Weak, bool]:
 
 
 class _Search:
-    def __init__(
-        self, fd: int, signatures: Signatures, budget: SearchBudget, pool: Executor, *, use_numpy: bool
-    ) -> None:
+    def __init__(self, fd: int, signatures: Signatures, budget: SearchBudget, *, use_numpy: bool) -> None:
         self._file = _File(fd)
         self._signatures = signatures
-        full = signatures.file_size // signatures.block_size
+        self._full = full = signatures.file_size // signatures.block_size
         self._by_strong: dict[bytes, int] = {}
         for index in range(full - 1, -1, -1):
             self._by_strong[signatures.strong[index]] = index
         self._weak, numeric = _weak_set(signatures.weak[:full], use_numpy=use_numpy)
         self._misses: dict[int, int] = {}
-        self._ahead: dict[int, bytes] = {}
-        self._stride = 1
-        self._pool = pool
         self._roll = budget.rolled[numeric]
         self._verify = budget.verified
 
     def run(self) -> list[Found]:
         found: list[Found] = []
         block, size = self._signatures.block_size, self._file.size
-        position = expected = 0
+        position = 0
+        expected: int | None = None
         while position + block <= size:
             index = self._block_at(position, expected)
             if index is None:
                 after = self._next_match(position + 1)
                 position = position + block if after is None else after
+                expected = None
                 continue
             found.append(Found(position, index))
             position, expected = position + block, index + 1
         self._tail(found)
         return found
 
-    def _block_at(self, position: int, expected: int) -> int | None:
-        hashed = self._hashed_at(position)
-        if hashed is None:
-            return None
-        if expected < len(self._signatures.strong) and self._signatures.strong[expected] == hashed:
-            return expected
-        return self._by_strong.get(hashed)
+    def _block_at(self, position: int, expected: int | None) -> int | None:
+        """Return the known block at an offset.
 
-    def _hashed_at(self, position: int) -> bytes | None:
-        """Return the hash of the block at an offset; while blocks match, those that follow are hashed with it."""
-        found = self._ahead.pop(position, None)
-        if found is not None:
-            return found
-        # The longer everything has matched, the more is hashed ahead, by several threads.
-        self._stride = min(self._stride * 2, _MOST_AHEAD) if not self._ahead else 1
-        self._ahead.clear()
-        size = self._signatures.block_size
-        data = self._file.get(position, size * self._stride)
-        blocks = [data[start : start + size] for start in range(0, len(data) - size + 1, size)]
-        hashes = self._pool.map(strong, blocks) if len(blocks) > 1 else map(strong, blocks)
-        self._ahead = {position + number * size: hashed for number, hashed in enumerate(hashes)}
-        return self._ahead.pop(position, None)
+        Args:
+            position: Offset.
+            expected: The block behind the one that has just matched. There the weak hash is enough: it is four times
+                as fast, and the digest of the whole file is compared in the end anyway.
+        """
+        signatures = self._signatures
+        data = self._file.get(position, signatures.block_size)
+        if len(data) < signatures.block_size:
+            return None
+        if expected is not None and expected < self._full and zlib.adler32(data) == signatures.weak[expected]:
+            return expected
+        return self._by_strong.get(strong(data))
 
     def _next_match(self, start: int) -> int | None:
         """Return the next offset with a known block; None when the budget is spent or there is none."""
@@ -277,5 +265,4 @@ def find_blocks(
     Raises:
         OSError: the file cannot be read.
     """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return _Search(fd, signatures, budget or SearchBudget(), pool, use_numpy=use_numpy).run()
+    return _Search(fd, signatures, budget or SearchBudget(), use_numpy=use_numpy).run()
