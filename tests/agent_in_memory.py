@@ -36,6 +36,7 @@ class MemoryStream:
         self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
     ) -> int:
         assert self.can_send(len(payload))
+        assert (header is None) == bool(self.parts)  # only the first piece of a message has one
         self.room -= len(payload)
         self.parts.append(payload)
         if final:

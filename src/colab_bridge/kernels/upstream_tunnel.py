@@ -37,6 +37,8 @@ DOWN, UP, NOTE = 0, 1, 2
 
 #: A message upwards is cut into pieces of this size.
 PIECE_BYTES = 512 * 1024
+#: The agent puts a message together in memory, and takes 128 MiB with its framing.
+MAX_REQUEST_BYTES = 120 * 1024 * 1024
 #: What may wait here for a link that is down or slow.
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
 #: A longer message from the runtime is left out, and said to be missing.
@@ -88,6 +90,7 @@ class TunnelUpstream:
         self._todo: deque[RawMessage] = deque()
         self._cut: Iterator[tuple[bytes, bool]] | None = None
         self._next: tuple[bytes, bool] | None = None
+        self._begun = False
         self._coming = _Assembly()
         self._pending: deque[tuple[int, int]] = deque()
         self._ended = anyio.Event()
@@ -100,9 +103,15 @@ class TunnelUpstream:
         """Queue a message for the kernel; it goes out as soon as the link is up, in order, once.
 
         Raises:
-            UserError: too much waits already.
+            UserError: the message is too large, or too much waits already.
         """
         size = message.size_bytes
+        if size > MAX_REQUEST_BYTES:
+            raise UserError(
+                f"{size / 2**20:.0f} MiB in one message are too large: {MAX_REQUEST_BYTES >> 20} MiB go at once",
+                hint="write the data to a file in the project, and read that file in the code",
+                code="CB-USER-TOOLARGE",
+            )
         if self._queued_bytes + size > MAX_QUEUED_BYTES:
             raise UserError(
                 "too much waits to be sent to the kernel",
@@ -242,11 +251,12 @@ class TunnelUpstream:
             payload, final = piece
             if not self._stream.can_send(len(payload)):
                 return
-            self._next = None
+            # Only the first piece of a message has a header.
+            self._stream.send(None if self._begun else {}, payload, final=final)
+            self._next, self._begun = None, not final
             if final:
                 self._todo.popleft()
                 self._cut = None
-            self._stream.send({}, payload, final=final)
 
     def _peek(self) -> tuple[bytes, bool] | None:
         """Return the next piece to send; it stays the next one until it is taken."""
@@ -277,7 +287,7 @@ class TunnelUpstream:
         self._stream = None
         self._pending.clear()
         self._todo = deque(self._unconfirmed.values())
-        self._cut = self._next = None
+        self._cut, self._next, self._begun = None, None, False
         self._tell()
         if self._ended.is_set():
             return

@@ -78,7 +78,7 @@ async def test_the_first_output_after_a_restart_arrives(rig: TunnelRig) -> None:
 
 
 async def test_a_kernel_that_dies_is_reported(rig: TunnelRig) -> None:
-    seen = await rig.code("import os\nprint('last', flush=True)\nos._exit(9)")
+    seen = await rig.code("import os, time\nprint('last', flush=True)\ntime.sleep(0.5)\nos._exit(9)")
     assert seen.status == "lost"
     assert seen.text() == "last\n"
     assert (await rig.code("print('again')")).text() == "again\n"

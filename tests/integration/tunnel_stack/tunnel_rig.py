@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import websockets
 
+from colab_bridge.errors import UserError
 from colab_bridge.testing.jupyter import JupyterChild
 from colab_bridge.testing.relay import TcpRelay
 from colab_bridge.wire.jupyter_ws import V1_SUBPROTOCOL
@@ -95,7 +96,8 @@ async def tunnel_session(home: DaemonHome, server: JupyterChild) -> AsyncIterato
             yield rig
         finally:
             relay.restore()
-            with anyio.CancelScope(shield=True):
+            # A test may have ended the session itself.
+            with anyio.CancelScope(shield=True), contextlib.suppress(UserError):
                 await in_thread(home.client().delete, f"/v1/sessions/{name}", timeout_s=40)
 
 

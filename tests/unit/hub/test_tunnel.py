@@ -16,7 +16,7 @@ from colab_bridge.agent.events import StreamData
 from colab_bridge.errors import UserError
 from colab_bridge.kernels.hub import HubKernel, note_of
 from colab_bridge.kernels.record import EntryKind, MessageRecord
-from colab_bridge.kernels.upstream_tunnel import MAX_QUEUED_BYTES, TunnelError, TunnelUpstream
+from colab_bridge.kernels.upstream_tunnel import MAX_QUEUED_BYTES, MAX_REQUEST_BYTES, TunnelError, TunnelUpstream
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.upstream import LinkState
 from colab_bridge.wire.jupyter_ws import decode_v1
@@ -333,14 +333,24 @@ async def test_what_waits_for_the_link_is_bounded(tmp_path: Path) -> None:
     async with tunnelled(tmp_path) as scene:
         scene.up()
         scene.link.stream.room = 0
-        big = b"x" * (MAX_QUEUED_BYTES // 2)
-        for number in range(2):
-            message = RawMessage.build("shell", "comm_msg", {}, msg_id=f"m{number}", session="front", buffers=[big])
-            if number == 0:
-                scene.upstream.send(message)
-            else:
-                with pytest.raises(UserError, match="too much"):
-                    scene.upstream.send(message)
+        big = b"x" * (MAX_REQUEST_BYTES - 1000)
+        messages = [
+            RawMessage.build("shell", "comm_msg", {}, msg_id=f"m{number}", session="front", buffers=[big])
+            for number in range(MAX_QUEUED_BYTES // len(big) + 1)
+        ]
+        for message in messages[:-1]:
+            scene.upstream.send(message)
+        with pytest.raises(UserError, match="too much"):
+            scene.upstream.send(messages[-1])
+
+
+async def test_a_request_that_the_agent_could_not_take_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        scene.up()
+        buffers = [b"x" * MAX_REQUEST_BYTES]
+        message = RawMessage.build("shell", "comm_msg", {}, msg_id="m", session="front", buffers=buffers)
+        with pytest.raises(UserError, match="too large"):
+            scene.upstream.send(message)
 
 
 async def test_a_kernel_that_the_agent_cannot_reach_gives_back_what_was_sent(tmp_path: Path) -> None:
