@@ -206,3 +206,13 @@ def test_a_probe_leaves_nothing_behind_and_tells_of_this_disk(tmp_path):
         assert facts.inotify
         assert not facts.folds_case
         assert facts.degraded == ()
+
+
+def test_the_clock_is_later_than_every_stamp_before_it_where_stamps_are_fine(tmp_path):
+    with Root.open(tmp_path) as root:
+        if not probe(root).stamps_differ:
+            pytest.skip("this disk stamps in ticks")
+        for _ in range(20):
+            with open(tmp_path / "f", "a") as out:
+                out.write("x")
+            assert (tmp_path / "f").stat().st_ctime_ns < root.now_ns()

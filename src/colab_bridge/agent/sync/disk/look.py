@@ -175,7 +175,8 @@ class Look:
             try:
                 seen = folder.stat(name)
             except FileNotFoundError:
-                break
+                # Asked twice, like a folder that is listed twice: a deletion is not concluded from one error.
+                continue
             except PermissionError:
                 raise
             except OSError as error:
