@@ -158,7 +158,7 @@ def _reports(folder: Folder) -> bool:
     except WatcherUnavailable:
         return False
     try:
-        queue.add(folder.path, CREATE)
+        queue.add(folder.path, mask=CREATE)
         _with_file(folder, "probe-watch", lambda fd: True)
         return queue.wait(time.monotonic() + _COOKIE_WAIT_S)
     except OSError:
