@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +27,6 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile, Expected, Kind, signature_of
-from colab_bridge.agent.sync.disk.place import Calls, Places
 from colab_bridge.agent.sync.disk.probe import probe
 from colab_bridge.agent.sync.disk.root import Root
 from colab_bridge.agent.sync.disk.scan import Scanner
@@ -117,16 +117,17 @@ def _first_copy(base: Path, *, files: int, rounds: int) -> Iterator[Row]:
 
 
 def _make_tree(source: Path, files: int) -> int:
-    """Write files that look like source code: pieces of the standard library, 0.5 to 7.3 kB each."""
+    """Write files that look like source code: the standard library in pieces of 0.5 to 7.3 kB."""
     chance = random.Random(20_261_121)
     library = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
     text = b"".join(library)
-    total = 0
+    total = start = 0
     for number in range(files):
-        folder = source / f"package_{number % 13}" / f"part_{number % 221}"
+        folder = source / f"package_{number // 770}" / f"part_{number // 45}"
         folder.mkdir(parents=True, exist_ok=True)
-        start = chance.randrange(len(text) - 8_000)
-        data = text[start : start + chance.randrange(500, 7_300)]
+        length = chance.randrange(500, 7_300)
+        start = start + length if start + 2 * length < len(text) else 0
+        data = b"# module %d\n" % number + text[start : start + length]
         (folder / f"module_{number}.py").write_bytes(data)
         total += len(data)
     return total
@@ -194,26 +195,27 @@ def _send_tree(source: Path, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> int
         tree = Scanner(root, IgnoreRules(), _KEY, StatCache(), probe(root)).walk().tree
         entries = list(walk(tree))
         files = {entry.digest: (path, entry.size) for path, entry in entries if isinstance(entry, File)}
-        calls = make_calls(root)
-        places = Places(root, calls)
         sent = 0
         for batch in group((digest, size) for digest, (_, size) in files.items()):
-            contents = [(digest, _read(places, calls, files[digest][0])) for digest in batch]
-            sent += _send(pipe, _BATCH, pack_batch(contents, allowed=allowed))
+            contents = _contents(root, [(digest, files[digest][0]) for digest in batch])
+            sent += _send(pipe, _BATCH, pack_batch(list(contents), allowed=allowed))
         ops = [ApplyOp(Action.MKDIR, path) for path, entry in entries if isinstance(entry, Directory)]
         ops += [
             ApplyOp(Action.WRITE, path, digest=entry.digest, size=entry.size, executable=entry.executable)
             for path, entry in entries
             if isinstance(entry, File)
         ]
-        places.close()
         raw = json.dumps([op.to_json() for op in ops], separators=(",", ":")).encode()
         return sent + _send(pipe, _OPS, zlib.compress(raw, 1))
 
 
-def _read(places: Places, calls: Calls, path: str) -> bytes:
-    with os.fdopen(calls.open_file(*places.find(path)), "rb") as file:
-        return file.read()
+def _contents(root: Root, wanted: Sequence[tuple[bytes, str]]) -> Iterator[tuple[bytes, bytes]]:
+    """Read files that lie beside one another from one open folder."""
+    for parent, group_of in groupby(wanted, key=lambda item: item[1].rpartition("/")[0]):
+        with root.folder(parent) as folder:
+            for digest, path in group_of:
+                with open(folder.open_file(path.rpartition("/")[2]), "rb", buffering=0) as file:
+                    yield digest, file.read()
 
 
 def _send(pipe: IO[bytes], kind: int, payload: bytes) -> int:

@@ -312,6 +312,7 @@ class _Run:
         self._places = Places(applier.root, applier.calls)
         self._codes: list[Code | None] = [None] * len(ops)
         self._works: dict[int, str] = {}
+        self._ours: dict[int, os.stat_result] = {}
         self._after: dict[int, os.stat_result] = {}
 
     def close(self) -> None:
@@ -399,6 +400,8 @@ class _Run:
             self._calls.chmod_name(here, work, mode)
         if op.mtime_ns is not None or mtime != now_ns or not 0 <= now_ns - new.st_mtime_ns < _SECOND_NS:
             self._calls.utime(here, work, (mtime, mtime))
+            new = self._calls.stat(here, work)
+        self._ours[index] = new
 
     def _standing(self, op: ApplyOp) -> os.stat_result | None:
         try:
@@ -457,7 +460,7 @@ class _Run:
 
     def _put(self, op: ApplyOp, index: int, folder: Folder, name: str) -> Code:
         work = self._works[index]
-        ours = self._calls.stat(self._stage.folder, work)
+        ours = self._ours.get(index) or self._calls.stat(self._stage.folder, work)
         if op.expected is None:
             code = self._create(op, work, folder, name)
         else:
