@@ -131,6 +131,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 transport_of=sessions.transport,
             )
             sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
+            sessions.ask_first(pool.answers)
             pool.keep_with(sync)
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)

@@ -82,6 +82,7 @@ class HubKernel:
         self._state = KernelState.STARTING
         self._died = ""
         self._heard = False
+        self._heard_at = float("-inf")
         self._closed = False
         self._expect_death = False
         self._taken_over = False
@@ -134,6 +135,10 @@ class HubKernel:
     def busy(self) -> bool:
         """Whether at least one execution has not ended, as far as that is known yet."""
         return self._activity.busy or self._journal.catching_up
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether the link is up and the kernel has said something as lately as that."""
+        return self.link is LinkState.CONNECTED and self._clock.monotonic() - self._heard_at <= seconds
 
     @property
     def died(self) -> str:
@@ -285,7 +290,7 @@ class HubKernel:
             message: As it came, or of our own making in the kernel's place.
             origin: Its number in the journal on the runtime; 0 for none.
         """
-        self._heard = True
+        self._heard, self._heard_at = True, self._clock.monotonic()
         try:
             message.header_fields()
             parent_id = message.parent_id

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 DEAD_TRIES = 6
 DEAD_PAUSE_S = 0.3
 
+#: So long a word of a kernel counts as a sign of life of its runtime.
+ANSWERED_S = 3.0
+
 StateListener = Callable[[KernelRecord, HubKernel], None]
 
 
@@ -157,6 +160,14 @@ class KernelPool:
         """
         self.kernel(kernel_id)
         return self._hubs[kernel_id]
+
+    def answers(self, session: str) -> bool:
+        """Whether a kernel of a session spoke to us a moment ago, so that its runtime needs no asking.
+
+        The end of a runtime on this machine ends the link at the same moment; that of another one is noticed by the
+        link sooner or later anyway.
+        """
+        return any(self._hubs[kernel.id].heard_within(ANSWERED_S) for kernel in self.kernels(session))
 
     async def server(self, session: str) -> JupyterServer:
         """Return a REST client for the runtime of a session."""

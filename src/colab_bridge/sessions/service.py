@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,12 @@ class SessionService:
         self._clock = clock
         self._locks: dict[str, anyio.Lock] = {}
         self._transports: dict[str, Transport] = {}
+        self._answers: Callable[[str], bool] = lambda _name: False
         self.notices: list[str] = []
+
+    def ask_first(self, answers: Callable[[str], bool]) -> None:
+        """Have ``answers(session name)`` asked before a runtime is; where it is true, the runtime lives."""
+        self._answers = answers
 
     # -- looking up ------------------------------------------------------------------------------------------
 
@@ -196,6 +201,8 @@ class SessionService:
     async def _ready(self, session: Session, env: Mapping[str, str]) -> Session:
         async with self._lock(f"session:{session.name}"):
             if session.handle is not None:
+                if self._answers(session.name):
+                    return session
                 try:
                     await self._providers.get(session.provider).attach(session.handle)
                     return session

@@ -151,6 +151,17 @@ async def test_the_first_connection_is_no_news(scene: Scene) -> None:
     assert scene.notes() == []
 
 
+async def test_a_word_of_the_kernel_is_a_sign_of_life_for_a_moment_and_while_the_link_is_up(scene: Scene) -> None:
+    assert not scene.hub.heard_within(3)
+    scene.say(stream("a", "x"))
+    assert scene.hub.heard_within(3)
+    scene.cut()
+    assert not scene.hub.heard_within(3)
+    scene.connect()
+    scene.clock.now += 4
+    assert not scene.hub.heard_within(3)
+
+
 async def test_nothing_is_written_after_the_hub_was_closed(scene: Scene) -> None:
     scene.hub.close()
     scene.say(stream("a", "late"))
