@@ -251,7 +251,8 @@ async def _start_kernel(server: JupyterServer) -> str:
     if name is None:
         raise AgentUnavailableError("the server has no Python kernel, so there is no agent")
     try:
-        return await server.start_kernel(name)
+        # In the server's root, whatever folder the server itself was started in: workspaces lie below it.
+        return await server.start_kernel(name, "")
     except (AuthError, UserError) as error:
         # It has just answered us: what it refuses is the kernel.
         raise AgentUnavailableError("the server does not let us start another kernel, so there is no agent") from error
