@@ -1,7 +1,7 @@
 """The lid: everything on this side is killed and the network is cut while a cell prints; later all of it is there.
 
 A cell prints a numbered line a second for ten minutes, with images and a tqdm bar between. After one minute front end,
-proxy kernel and daemon are killed and the network goes; after six minutes they start again. The test runs that thirty
+proxy kernel and daemon are killed and the network goes; after six minutes they start again. The test runs that fifty
 times faster; ``make campaign-lid`` takes the ten minutes (``COLAB_BRIDGE_LID_SCALE=1``).
 """
 
@@ -25,7 +25,7 @@ from colab_bridge.testing.relay import TcpRelay
 from daemon_home import DaemonHome, Seen, eventually, kill
 from notebook_files import printed, read, write
 
-SCALE = float(os.environ.get("COLAB_BRIDGE_LID_SCALE", "30"))
+SCALE = float(os.environ.get("COLAB_BRIDGE_LID_SCALE", "50"))
 LINES = 600
 KILLED_AT, BACK_AT, END_AT = 60 / SCALE, 360 / SCALE, 600 / SCALE
 #: Seconds in which everything must be there again; a loaded test machine gets more than the promise says.

@@ -22,7 +22,14 @@ async def default_server(anyio_backend: str, tmp_path_factory: pytest.TempPathFa
         yield child
 
 
-@pytest.fixture
-async def rig(shared_home: DaemonHome, default_server: JupyterChild) -> AsyncIterator[TunnelRig]:
+@pytest.fixture(scope="module")
+async def shared_rig(shared_home: DaemonHome, default_server: JupyterChild) -> AsyncIterator[TunnelRig]:
     async with tunnel_session(shared_home, default_server) as found:
         yield found
+
+
+@pytest.fixture
+def rig(shared_rig: TunnelRig) -> TunnelRig:
+    """The module's session; what a test before this one has done to the connection is undone."""
+    shared_rig.relay.restore()
+    return shared_rig
