@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,3 +287,31 @@ def test_the_fallback_without_an_exchange_does_the_same_operations(tmp_path: Pat
         assert world.staged() == []
     finally:
         world.close()
+
+
+FEW_DESCRIPTORS = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from apply_world import World, file_with
+from colab_bridge.agent.sync.disk.ops import Action, ApplyOp
+world = World.open(Path(sys.argv[1]))
+deep = [str(n) for n in range(60)]
+folders = [ApplyOp(Action.MKDIR, "/".join(deep[:n])) for n in range(1, 61)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+path = "/".join(deep)
+one = world.applier.apply("one", [*folders, world.write(path + "/f", b"1"), world.write(path + "/g", b"2")])
+two = world.applier.apply("two", [world.write(path + "/f", b"3", file_with(b"1"))])
+assert all(result.ok for result in (*one, *two)), [r.code for r in (*one, *two)]
+world.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_few_descriptors_make_it_slower_and_not_wrong(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path / "root"), here], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "root" / "/".join(map(str, range(60))) / "f").read_bytes() == b"3"

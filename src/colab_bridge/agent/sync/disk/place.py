@@ -165,7 +165,7 @@ class Calls:
     def rename(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Move a name to one that only we use: in stage and trash, or another spelling of itself."""
         source, target, keyword = _both(one, name, two, other)
-        os.rename(source, target, **keyword)
+        os.replace(source, target, **keyword)
 
     def swap(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Exchange two names; ``one`` is a folder of ours."""
