@@ -23,6 +23,8 @@ SESSION = {
     "isolated",
     "root",
     "url",
+    "transport",
+    "machine",
     "kernels",
 }
 RUN = {

@@ -29,6 +29,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "root": session.handle.root if session.handle else None,
         "url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else None,
         "transport": app.pool.agent_view(session),
+        "machine": None,
         "kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session.name)],
     }
 
