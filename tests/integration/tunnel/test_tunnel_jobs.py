@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import sys
 from pathlib import Path
@@ -92,3 +93,64 @@ async def test_a_job_that_is_taken_back_leaves_the_rest_alone(tmp_path: Path) ->
         await ended(end, "two")
         assert events(end, "one") == ["started", "next", "cancelled"]
         assert (end.stdout("a1"), end.stdout("b0")) == ("", "two\n")
+
+
+async def leave(scene: Scene, job: str, body: bytes, **more: object) -> None:
+    params = {"kernel": scene.kernel.id, "job": job, "stop_on_error": True, "patience_s": 0.1, **more}
+    await scene.service.call("leave", params, body, 5.0)
+
+
+def cells(end: DaemonEnd, *codes: str) -> None:
+    """Send cells as the daemon does that has left the same ones with the agent."""
+    for index, code in enumerate(codes):
+        end.up(execute_request(code, f"q{index}"))
+
+
+async def test_what_was_left_goes_on_only_when_the_daemon_has_gone_and_nothing_runs_twice(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        codes = ("n = 1; print(n)", "import time; time.sleep(2); n += 1; print(n)", "n += 1; print(n)")
+        await leave(scene, "run", payload(*codes))
+        cells(end, codes[0])
+        await end.until_done("q0")
+        cells(end, *codes[:2])
+        await asyncio.sleep(1.5)
+        assert events(end, "run") == []
+        scene.peer.is_linked = False
+        await ended(end, "run")
+        assert events(end, "run") == ["started", "next", "finished"]
+        assert [m.msg_id for m in end.ups()] == ["q0", "q1", "q2"]
+        cells(end, *codes)
+        probe = end.execute("print('n is', n)")
+        await end.until_done(probe)
+        assert end.stdout(probe) == "n is 3\n"
+
+
+async def test_a_failed_request_of_the_daemon_ends_what_it_has_left(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await leave(scene, "run", payload("1/0", "print('no')"))
+        cells(end, "1/0")
+        await ended(end, "run")
+        scene.peer.is_linked = False
+        await asyncio.sleep(2.5)
+        assert events(end, "run") == ["failed"]
+        assert [m.msg_id for m in end.ups()] == ["q0"]
+
+
+async def test_leaving_again_replaces_the_list_and_taking_it_back_is_silent(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await leave(scene, "run", payload("print('old')", prefix="old"))
+        await leave(scene, "run", payload("print('new')", prefix="new"))
+        await leave(scene, "other", payload("print('other')", prefix="other"))
+        answer = await scene.service.call("unqueue", {"kernel": scene.kernel.id, "job": "other"}, b"", 5.0)
+        assert answer.result == {"found": True, "begun": False}
+        await scene.end()
+        scene.begin()
+        scene.peer.is_linked = False
+        again = scene.open()
+        await ended(again, "run")
+        assert [m.msg_id for m in again.ups()] == ["new0"]
+        assert events(again, "other") == []
+        assert end.notes() == []

@@ -36,6 +36,7 @@ class FakePeer:
         folder.mkdir(parents=True, exist_ok=True)
         self.loop = asyncio.get_running_loop()
         self._runtime_folder = runtime_folder
+        self.is_linked = True
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     def notify(self, *_args: Any, **_more: Any) -> bool:
@@ -46,6 +47,9 @@ class FakePeer:
 
     def hints(self) -> Mapping[str, str]:
         return {"jupyter_runtime_dir": str(self._runtime_folder)}
+
+    def linked(self) -> bool:
+        return self.is_linked
 
     def disk_room(self) -> int:
         return 1 << 40

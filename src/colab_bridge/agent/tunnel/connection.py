@@ -77,7 +77,8 @@ def runtime_folders(environ: Mapping[str, str], hints: Mapping[str, str], platfo
         hints: What is known of the server's own process, which may have another environment.
         platform: As ``sys.platform`` names it.
     """
-    found = [hints.get("jupyter_runtime_dir"), environ.get("JUPYTER_RUNTIME_DIR")]
+    found = [hints.get("jupyter_runtime_dir"), *hints.get("jupyter_runtime_dirs", "").split(os.pathsep)]
+    found.append(environ.get("JUPYTER_RUNTIME_DIR"))
     if data := environ.get("JUPYTER_DATA_DIR"):
         found.append(os.path.join(data, "runtime"))
     home = os.path.expanduser("~")

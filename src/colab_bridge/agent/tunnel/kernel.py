@@ -56,6 +56,7 @@ class HeldKernel:
         in_thread: Runs something that blocks.
         journal_bytes: Size of the journal above which its oldest part goes.
         guard: Asked before the disk is filled further.
+        alone_for: Returns whether no daemon has been connected for so many seconds.
         after: Tasks to wait for, which still delete files of the same name.
         on_unknown: Called when there is nothing to keep about this kernel: it was never reached.
     """
@@ -71,6 +72,7 @@ class HeldKernel:
         in_thread: Callable[..., Awaitable[Any]],
         journal_bytes: int,
         guard: Callable[[], None],
+        alone_for: Callable[[float], bool],
         after: frozenset[asyncio.Task[None]],
         on_unknown: Callable[[HeldKernel], None],
     ) -> None:
@@ -88,7 +90,7 @@ class HeldKernel:
         self._after = after
         self._on_unknown = on_unknown
         self._requests = Requests(folder / "requests.log")
-        self._jobs = JobQueue(folder / "jobs", self._requests, note=self._note, send=self._send)
+        self._jobs = JobQueue(folder / "jobs", self._requests, note=self._note, send=self._send, alone_for=alone_for)
         self._link = KernelLink(
             kernel_id, loop=loop, context=context, folders=folders, in_thread=in_thread, events=self
         )
@@ -189,10 +191,15 @@ class HeldKernel:
         """Say in the journal that something is missing."""
         self._note({"type": "lost", "text": text})
 
-    def add_job(self, name: str, payload: bytes, *, stop_on_error: bool) -> None:
+    def add_job(self, name: str, payload: bytes, *, stop_on_error: bool, patience_s: float | None) -> None:
         """Take a job; see :meth:`JobQueue.add`."""
-        self._jobs.add(name, payload, stop_on_error=stop_on_error)
+        self._jobs.add(name, payload, stop_on_error=stop_on_error, patience_s=patience_s)
         self._link.want()
+
+    def look_at_jobs(self) -> None:
+        """Go on with what was left here, if its time has come."""
+        if self._ready and self._link.is_whole():
+            self._jobs.look()
 
     def cancel_job(self, name: str) -> tuple[bool, bool]:
         """Take a job back; see :meth:`JobQueue.cancel`."""

@@ -1,7 +1,7 @@
 """The service ``tunnel``: carries all channels of the server's kernels, and keeps a journal of each on the disk.
 
 Streams: ``tunnel.kernel`` with ``{"kernel": id}``, and optionally ``"journal_bytes"``. Calls: ``tunnel.kernels``,
-``tunnel.forget``, ``tunnel.queue``, ``tunnel.unqueue``.
+``tunnel.forget``, ``tunnel.queue``, ``tunnel.leave``, ``tunnel.unqueue``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ _RESERVE_BYTES = 512 * MIB
 _RESERVE_SHARE = 0.02
 _MAX_KERNELS = 64
 _MAX_JOB_NAME = 200
+#: Seconds between two looks whether a daemon is connected, and for which absence what was left goes on.
+_LOOK_S = 1.0
+_PATIENCE_S = 10.0
 #: The journal of a dead kernel that nobody has asked for in this time is deleted.
 _FORGOTTEN_S = 30 * 24 * 3600.0
 
@@ -60,12 +63,15 @@ class TunnelService:
         self._kernels: dict[str, HeldKernel] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._context: zmq.Context[Any] | None = None
+        self._heard_at = 0.0
 
     # -- the service
 
     def start(self, peer: Peer) -> None:
         """Take up the kernels that the agent before this one held."""
         self._peer = peer
+        self._notice()
+        self._watch = peer.loop.call_later(_LOOK_S, self._look)
         for folder in sorted(peer.folder.iterdir()):
             if not folder.is_dir() or not is_kernel_id(folder.name):
                 continue
@@ -80,12 +86,16 @@ class TunnelService:
         Raises:
             CallFailure: ``unknown``, ``invalid``, or ``full``.
         """
+        self._notice()
         if verb == "kernels":
             return Reply({"kernels": await self._statuses()})
         if verb == "forget":
             return Reply({"forgotten": await self._forget(_kernel_id(params))})
         if verb == "queue":
-            await self._queue(params, payload)
+            await self._queue(params, payload, None)
+            return Reply({})
+        if verb == "leave":
+            await self._queue(params, payload, _patience(params))
             return Reply({})
         if verb == "unqueue":
             return Reply(self._unqueue(_job_name(params)))
@@ -97,6 +107,7 @@ class TunnelService:
         Raises:
             CallFailure: ``unknown``, ``invalid``, ``full``, or ``unreachable``.
         """
+        self._notice()
         if stream.name != "tunnel.kernel":
             raise CallFailure("unknown", f"the tunnel has no stream {stream.name}")
         kernel = self._wanted(_kernel_id(stream.params))
@@ -111,6 +122,7 @@ class TunnelService:
 
     async def stop(self) -> None:
         """Let go of all kernels; their journals stay."""
+        self._watch.cancel()
         kernels, self._kernels = self._kernels, {}
         for kernel in kernels.values():
             await kernel.stop()
@@ -145,6 +157,7 @@ class TunnelService:
             in_thread=self._peer.in_thread,
             journal_bytes=self._journal_bytes,
             guard=self._guard_disk,
+            alone_for=self._alone_for,
             after=frozenset(self._leaving),
             on_unknown=self._drop,
         )
@@ -181,12 +194,13 @@ class TunnelService:
         await asyncio.shield(self._dismiss(kernel, "the kernel is not wanted any more"))
         return True
 
-    async def _queue(self, params: Mapping[str, Any], payload: bytes) -> None:
+    async def _queue(self, params: Mapping[str, Any], payload: bytes, patience_s: float | None) -> None:
         name = _job_name(params)
         kernel = self._wanted(_kernel_id(params))
         await kernel.loaded.wait()
         try:
-            kernel.add_job(name, payload, stop_on_error=params.get("stop_on_error") is not False)
+            strict = params.get("stop_on_error") is not False
+            kernel.add_job(name, payload, stop_on_error=strict, patience_s=patience_s)
         except FrameFault as fault:
             raise CallFailure("invalid", f"this is no job: {fault}") from fault
         except OSError as error:
@@ -198,6 +212,24 @@ class TunnelService:
                 found, begun = kernel.cancel_job(name)
                 return {"found": found, "begun": begun}
         return {"found": False, "begun": False}
+
+    # -- whether a daemon is there
+
+    def _notice(self) -> None:
+        """Note that a daemon is connected, or was until now."""
+        self._heard_at = time.monotonic()
+
+    def _alone_for(self, seconds: float) -> bool:
+        return not self._peer.linked() and time.monotonic() - self._heard_at >= seconds
+
+    def _look(self) -> None:
+        # The link has no event for its end; a second matters little to what waits for many of them.
+        self._watch = self._peer.loop.call_later(_LOOK_S, self._look)
+        if self._peer.linked():
+            self._notice()
+        else:
+            for kernel in self._kernels.values():
+                kernel.look_at_jobs()
 
     # -- the disk
 
@@ -235,6 +267,13 @@ def _job_name(params: Mapping[str, Any]) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_JOB_NAME:
         raise CallFailure("invalid", "this cannot be the id of a job")
     return value
+
+
+def _patience(params: Mapping[str, Any]) -> float:
+    value = params.get("patience_s", _PATIENCE_S)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 24 * 3600:
+        raise CallFailure("invalid", "this cannot be a number of seconds to wait")
+    return float(value)
 
 
 def _is_forgotten(folder: Path) -> bool:
