@@ -7,55 +7,29 @@ was expected goes to the trash; what was not expected is a newer save, and it is
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .ops import Action, ApplyOp, Code, DisplacedFile, Expected, Kind, OpResult, link_digest, signature_of
-from .place import Places
+from .failures import code_of
+from .ops import ApplyOp, DisplacedFile, Expected, Kind, OpResult
 from .platform_folder import Folder
-from .root import STATE_FOLDER, Root
+from .root import Root
 from .spelling import Spelling
 from .stage import Leftover, Stage
-from .trash import DISPLACED, RETURNED, Intent, Seen, Trash, TrashBox, digest_of, remove_all
+from .transaction import Transaction
+from .trash import Trash, remove_all
+from .trash_box import DISPLACED, RETURNED, Intent, Seen, TrashBox, digest_of
 from .verify import Known, Looker
 
 __all__ = ["Applier", "Placed", "current_umask"]
 
 Placed = Callable[[str, os.stat_result, os.stat_result, bytes], None]
 """``(path, stamps in the stage, stamps in place, digest)`` of a placed file: the next scan need not hash it."""
-_TURNS = 3
-_SECOND_NS = 1_000_000_000
-_CODES = {
-    errno.ENOSPC: Code.NO_SPACE,
-    errno.EDQUOT: Code.NO_SPACE,
-    errno.EFBIG: Code.NO_SPACE,
-    errno.EACCES: Code.NO_PERMISSION,
-    errno.EPERM: Code.NO_PERMISSION,
-    errno.EROFS: Code.NO_PERMISSION,
-    errno.EXDEV: Code.OTHER_DEVICE,
-    errno.ENAMETOOLONG: Code.BAD_NAME,
-    errno.EILSEQ: Code.BAD_NAME,
-    errno.EINVAL: Code.BAD_NAME,
-    errno.EMFILE: Code.BUSY,
-    errno.ENFILE: Code.BUSY,
-    errno.EBUSY: Code.BUSY,
-    errno.ETXTBSY: Code.BUSY,
-    errno.EAGAIN: Code.MOVED,
-    errno.ENOENT: Code.MISSING,
-    errno.EEXIST: Code.EXISTS,
-    errno.ENOTDIR: Code.IN_THE_WAY,
-    errno.ELOOP: Code.IN_THE_WAY,
-    errno.EISDIR: Code.MOVED,
-}
-# Sharing and lock violations of Windows: an editor or a virus scanner has the file open.
-_BUSY_ON_WINDOWS = frozenset({32, 33})
 
 
 def current_umask() -> int:
@@ -67,12 +41,6 @@ def current_umask() -> int:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
-
-
-def _code_of(error: OSError) -> Code:
-    if getattr(error, "winerror", None) in _BUSY_ON_WINDOWS:
-        return Code.BUSY
-    return _CODES.get(error.errno or 0, Code.FAILED)
 
 
 class Applier:
@@ -125,7 +93,7 @@ class Applier:
         """
         try:
             with self.trash.box(txn) as box:
-                run = _Run(self, box, ops)
+                run = Transaction(self, box, ops)
                 try:
                     return run.all(on_staged)
                 finally:
@@ -135,7 +103,7 @@ class Applier:
                         self._settle(box)
         except OSError as error:
             # Before anything was prepared; afterwards each operation has a result of its own.
-            return [OpResult(op.path, ok=False, code=_code_of(error)) for op in ops]
+            return [OpResult(op.path, ok=False, code=code_of(error)) for op in ops]
 
     def _settle(self, box: TrashBox) -> None:
         """Tidy up after a transaction, and close the part of the trash that belongs to it."""
@@ -288,321 +256,3 @@ def _announced(row: Mapping[str, Any]) -> Expected | None:
         return Expected(Kind(str(row.get("kind", ""))), digest_of(row))
     except ValueError:
         return None
-
-
-class _Failed(Exception):
-    """An operation ends with a code."""
-
-    def __init__(self, code: Code) -> None:
-        super().__init__(code.value)
-        self.code = code
-
-
-class _Run:
-    """One transaction."""
-
-    def __init__(self, applier: Applier, box: TrashBox, ops: Sequence[ApplyOp]) -> None:
-        self._applier = applier
-        self._calls = applier.calls
-        self._stage = applier.stage
-        self._looker = applier.looker
-        self._box = box
-        self._ops = ops
-        self._first = box.free_number()
-        self._places = Places(applier.root, applier.calls)
-        self._codes: list[Code | None] = [None] * len(ops)
-        self._works: dict[int, str] = {}
-        self._ours: dict[int, os.stat_result] = {}
-        self._after: dict[int, os.stat_result] = {}
-
-    def close(self) -> None:
-        self._places.close()
-
-    def all(self, on_staged: Callable[[], None] | None) -> list[OpResult]:
-        try:
-            self._prepare()
-            if on_staged is not None:
-                on_staged()
-            for index, op in enumerate(self._ops):
-                if self._codes[index] is None:
-                    self._codes[index] = self._guarded(op, index, self._carry_out)
-            self._calls.commit(self._applier.root.top)
-        except OSError as error:
-            # Nothing is known to be durable: what was done is found by the next scan, the ancestor does not move.
-            failed = _code_of(error)
-            self._codes = [failed if code in {None, Code.APPLIED} else code for code in self._codes]
-        return [self._result(index, op) for index, op in enumerate(self._ops)]
-
-    def _result(self, index: int, op: ApplyOp) -> OpResult:
-        code = self._codes[index] or Code.FAILED
-        ok = code in {Code.APPLIED, Code.ALREADY}
-        seen = self._after.get(index)
-        return OpResult(op.path, ok=ok, code=code, signature=signature_of(seen) if ok and seen is not None else None)
-
-    def _guarded(self, op: ApplyOp, index: int, step: Callable[[ApplyOp, int], Code]) -> Code:
-        try:
-            return step(op, index)
-        except _Failed as failed:
-            return failed.code
-        except OSError as error:
-            return _code_of(error)
-
-    # -- preparation -----------------------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        users = Counter(op.digest for op in self._ops if op.action is Action.WRITE)
-        now_s = time.time()
-        intents: list[Intent] = []
-        for index, op in enumerate(self._ops):
-            if op.path.split("/", 1)[0].casefold() == STATE_FOLDER:
-                self._codes[index] = Code.BAD_NAME
-                continue
-            if op.action is Action.WRITE:
-                users[op.digest] -= 1
-            code = self._guarded(op, index, lambda op, index: self._stage_op(op, index, users[op.digest] == 0))
-            if code is not Code.APPLIED:
-                self._codes[index] = code
-            elif op.expected is not None and op.action in {Action.WRITE, Action.LINK, Action.MKDIR, Action.DELETE}:
-                number = self._first + index
-                intents.append(Intent(number, op.path, op.action.value, op.expected.kind.value, op.expected.digest))
-        self._box.announce(intents, now_s)
-        self._calls.commit(self._applier.root.top)
-
-    def _stage_op(self, op: ApplyOp, index: int, last: bool) -> Code:
-        txn, number = self._box.txn, self._first + index
-        if op.action is Action.WRITE:
-            try:
-                self._works[index] = self._work_on(op, txn, number, last=last)
-                self._dress(op, index)
-            except FileNotFoundError:
-                return Code.NO_CONTENT
-        elif op.action is Action.LINK:
-            self._works[index] = self._stage.link_work(op.target, txn, number)
-        elif op.action is Action.MKDIR and op.expected is not None:
-            self._works[index] = self._stage.folder_work(txn, number)
-        return Code.APPLIED
-
-    def _work_on(self, op: ApplyOp, txn: str, number: int, *, last: bool) -> str:
-        if last and op.expected is None and not self._calls.exchange.degraded:
-            # Nothing is ever swapped into it: it is moved to a free name, or stays what it is.
-            return op.digest.hex()
-        return self._stage.work_on(op.digest, txn, number, last=last)
-
-    def _dress(self, op: ApplyOp, index: int) -> None:
-        """Give the new file its permissions and time while nobody sees it."""
-        here, work = self._stage.folder, self._works[index]
-        new = self._calls.stat(here, work)
-        before = self._standing(op) if op.expected is not None and op.expected.kind is Kind.FILE else None
-        mode = _with_bit(0o666 & ~self._applier.umask if before is None else before.st_mode & 0o777, op.executable)
-        now_ns = time.time_ns()
-        mtime = self._mtime(op, before, now_ns)
-        if mode != new.st_mode & 0o777:
-            self._calls.chmod_name(here, work, mode)
-        if op.mtime_ns is not None or mtime != now_ns or not 0 <= now_ns - new.st_mtime_ns < _SECOND_NS:
-            self._calls.utime(here, work, (mtime, mtime))
-            new = self._calls.stat(here, work)
-        self._ours[index] = new
-
-    def _standing(self, op: ApplyOp) -> os.stat_result | None:
-        try:
-            seen = self._calls.stat(*self._places.find(op.path))
-        except OSError:
-            # Whatever it is, it is met again when the operation is carried out.
-            return None
-        return seen if stat.S_ISREG(seen.st_mode) else None
-
-    def _mtime(self, op: ApplyOp, before: os.stat_result | None, now_ns: int) -> int:
-        """Return the time for a new file; never one that a cached ``.pyc`` of the old one would fit.
-
-        Python trusts the pair of whole second and size of a source file. Later seconds only, so that no earlier version
-        of the same size fits either.
-        """
-        wanted = now_ns if op.mtime_ns is None else op.mtime_ns
-        if (
-            before is not None
-            and before.st_size == op.size
-            and wanted // _SECOND_NS <= before.st_mtime_ns // _SECOND_NS
-        ):
-            return before.st_mtime_ns + _SECOND_NS
-        return wanted
-
-    # -- carrying out ----------------------------------------------------------------------------------------------
-
-    def _carry_out(self, op: ApplyOp, index: int) -> Code:
-        try:
-            folder, name = self._places.find(op.path)
-        except FileNotFoundError:
-            return Code.ALREADY if op.action in {Action.DELETE, Action.RMDIR} else Code.NO_PARENT
-        if op.action in {Action.WRITE, Action.LINK} or index in self._works:
-            return self._put(op, index, folder, name)
-        if op.action is Action.MKDIR:
-            return self._make_folder(folder, name)
-        if op.action is Action.DELETE:
-            return self._delete(op, index, folder, name)
-        if op.action is Action.RMDIR:
-            return self._remove_folder(folder, name)
-        if op.action is Action.EXEC:
-            return self._set_bit(op, index, folder, name)
-        old = folder.disk_name(op.old_path.rpartition("/")[2])
-        return self._applier.spelling.change(op, folder, old)
-
-    def _wanted(self, op: ApplyOp) -> Expected:
-        if op.action is Action.WRITE:
-            return Expected(Kind.FILE, op.digest)
-        return Expected(Kind.LINK, link_digest(op.target))
-
-    def _is_done(self, op: ApplyOp, folder: Folder, name: str, seen: os.stat_result) -> bool:
-        if op.action is Action.MKDIR:
-            return stat.S_ISDIR(seen.st_mode)
-        if not self._looker.is_expected(folder, name, self._wanted(op)):
-            return False
-        return op.action is Action.LINK or bool(seen.st_mode & stat.S_IXUSR) is op.executable
-
-    def _put(self, op: ApplyOp, index: int, folder: Folder, name: str) -> Code:
-        work = self._works[index]
-        ours = self._ours.get(index) or self._calls.stat(self._stage.folder, work)
-        if op.expected is None:
-            code = self._create(op, work, folder, name)
-        else:
-            code = self._replace(op, index, work, ours, folder, name)
-        if code is Code.APPLIED:
-            self._note(op, index, ours, folder, name)
-        return code
-
-    def _note(self, op: ApplyOp, index: int, ours: os.stat_result, folder: Folder, name: str) -> None:
-        after = self._calls.stat(folder, name)
-        self._after[index] = after
-        if op.action is Action.WRITE and self._applier.placed is not None and after.st_ino == ours.st_ino:
-            self._applier.placed(op.path, ours, after, op.digest)
-
-    def _create(self, op: ApplyOp, work: str, folder: Folder, name: str) -> Code:
-        try:
-            self._calls.place(self._stage.folder, work, folder, name)
-        except FileExistsError:
-            done = self._is_done(op, folder, name, self._calls.stat(folder, name))
-            return Code.ALREADY if done else Code.EXISTS
-        return Code.APPLIED
-
-    def _replace(self, op: ApplyOp, index: int, work: str, ours: os.stat_result, folder: Folder, name: str) -> Code:
-        expected = op.expected
-        assert expected is not None
-        before = self._calls.stat(folder, name)
-        if self._looker.refuted(op.path, before, expected):
-            return Code.ALREADY if self._is_done(op, folder, name, before) else Code.MOVED
-        proof = before if self._looker.proven(op.path, before, expected) else None
-        self._calls.swap(self._stage.folder, work, folder, name)
-        seen = self._applier.verified(self._stage.folder, work, expected, proof)
-        if seen is not None:
-            self._calls.rename(self._stage.folder, work, self._box.folder, str(self._first + index))
-            self._box.note_seen(self._first + index, seen)
-            return Code.APPLIED
-        self._give_back(op, work, ours, folder, name)
-        return Code.ALREADY if self._is_done_now(op, folder, name) else Code.MOVED
-
-    def _is_done_now(self, op: ApplyOp, folder: Folder, name: str) -> bool:
-        with suppress(OSError):
-            return self._is_done(op, folder, name, self._calls.stat(folder, name))
-        return False
-
-    def _give_back(self, op: ApplyOp, work: str, ours: os.stat_result, folder: Folder, name: str) -> None:
-        """Put a newer save back to its path; what a yet newer one leaves in our hands is kept as a conflict."""
-        here = self._stage.folder
-        awaited = ours
-        for _ in range(_TURNS):
-            putting = self._calls.stat(here, work)
-            try:
-                self._calls.swap(here, work, folder, name)
-            except FileNotFoundError:
-                # Deleted by somebody in this moment; what we hold was theirs.
-                break
-            out = self._calls.stat(here, work)
-            if _same_object(out, awaited):
-                break
-            # Saved once more in this moment: that is the newest, so it goes back too.
-            awaited = putting
-        seen = self._calls.stat(here, work)
-        if _same_object(seen, ours) and self._stage.is_ours(work, seen):
-            self._applier.retire(self._box, work, op.path)
-        else:
-            self._applier.displace(self._box, work, op.path)
-
-    def _make_folder(self, folder: Folder, name: str) -> Code:
-        try:
-            self._calls.make_folder(folder, name)
-        except FileExistsError:
-            is_folder = stat.S_ISDIR(self._calls.stat(folder, name).st_mode)
-            return Code.ALREADY if is_folder else Code.EXISTS
-        return Code.APPLIED
-
-    def _remove_folder(self, folder: Folder, name: str) -> Code:
-        try:
-            self._calls.remove_folder(folder, name)
-        except FileNotFoundError:
-            return Code.ALREADY
-        except NotADirectoryError:
-            return Code.MOVED
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST} or getattr(error, "winerror", None) == 145:
-                return Code.NOT_EMPTY
-            raise
-        return Code.APPLIED
-
-    def _delete(self, op: ApplyOp, index: int, folder: Folder, name: str) -> Code:
-        expected = op.expected
-        if expected is None or expected.kind is Kind.FOLDER:
-            return Code.MOVED
-        try:
-            before = self._calls.stat(folder, name)
-        except FileNotFoundError:
-            return Code.ALREADY
-        if self._looker.refuted(op.path, before, expected):
-            return Code.MOVED
-        proof = before if self._looker.proven(op.path, before, expected) else None
-        number = self._first + index
-        self._calls.rename(folder, name, self._box.folder, str(number))
-        seen = self._applier.verified(self._box.folder, str(number), expected, proof)
-        if seen is not None:
-            self._box.note_seen(number, seen)
-            return Code.APPLIED
-        try:
-            self._calls.place(self._box.folder, str(number), folder, name)
-        except FileExistsError:
-            # Saved once more in this moment: the newest stays, the one before it is kept.
-            self._applier.tell(self._box, number, op.path)
-        return Code.MOVED
-
-    def _set_bit(self, op: ApplyOp, index: int, folder: Folder, name: str) -> Code:
-        expected = op.expected
-        if expected is None or expected.kind is not Kind.FILE:
-            return Code.MOVED
-        before = self._calls.stat(folder, name)
-        if not stat.S_ISREG(before.st_mode):
-            return Code.MOVED
-        fd = self._calls.open_file(folder, name)
-        try:
-            seen = os.fstat(fd)
-            proven = self._looker.proven(op.path, seen, expected)
-            if not proven and not self._looker.is_expected(folder, name, expected):
-                return Code.MOVED
-            self._calls.chmod(fd, _with_bit(seen.st_mode & 0o777, op.executable))
-            after = os.fstat(fd)
-        finally:
-            os.close(fd)
-        self._after[index] = after
-        if self._applier.placed is not None:
-            self._applier.placed(op.path, seen, after, expected.digest)
-        return Code.APPLIED
-
-
-def _with_bit(mode: int, executable: bool) -> int:
-    """Return permissions with or without the executable bit, for those who may read."""
-    return mode | (mode & 0o444) >> 2 if executable else mode & ~0o111
-
-
-def _same_object(one: os.stat_result, two: os.stat_result) -> bool:
-    return (one.st_ino, one.st_dev, one.st_size, one.st_mtime_ns) == (
-        two.st_ino,
-        two.st_dev,
-        two.st_size,
-        two.st_mtime_ns,
-    )
