@@ -154,7 +154,7 @@ async def test_a_question_is_announced_after_a_moment_without_an_answer(desk: De
     desk.service.message(run.id, asks("continue? ", "q1"))
     assert await desk.at(101) == []
     (shown,) = await desk.at(103)
-    assert shown.startswith("train.py waits for an answer\nafter 1 min 42 s\ncontinue?")
+    assert shown.startswith("train.py waits for an answer\nafter 1 min 42 s\nanswer it: colab-bridge job attach")
     assert len(await desk.at(1000)) == 1
 
 
@@ -230,12 +230,12 @@ def test_a_question_announces_nothing_for_a_run_that_nobody_wants_to_hear_of() -
 # -- once, over the death of the daemon ------------------------------------------------------------------------
 
 
-async def test_the_end_of_a_run_is_announced_with_its_last_line(desk: Desk) -> None:
+async def test_the_desktop_is_told_nothing_that_the_program_said(desk: Desk) -> None:
     run = begin(desk)
     for text in ("epoch 1\n", "epoch 2: loss ", "0.25\n"):
         desk.service.message(run.id, stream("run-1.0", text))
     desk.service.ended(*an_end(run, RunStatus.OK, 90))
-    assert await desk.at(91) == ["train.py is done\nafter 1 min 30 s\nepoch 2: loss 0.25"]
+    assert await desk.at(91) == ["train.py is done\nafter 1 min 30 s"]
 
 
 async def test_an_end_that_two_daemons_see_is_announced_once(desk: Desk) -> None:

@@ -133,6 +133,7 @@ def announce_no_start(schedule: Schedule, policy: NotifySettings, reason: str, n
     body = {
         "title": f"{printable_line(PurePath(schedule.title).name)} could not be started",
         "text": text,
+        "brief": "see: colab-bridge schedule list",
         "event": str(Occasion.FAILED),
         "run": schedule.last_run,
         "schedule": schedule.id,
@@ -160,6 +161,8 @@ def _body(run: Run, occasion: Occasion, duration_s: float, details: tuple[str, .
     return {
         "title": f"{name} {_WORDS[occasion]}",
         "text": "\n".join([f"after {_span(duration_s)}", *lines, *way]),
+        # Without what the program said: desktop tools take their text as arguments, which everybody here can read.
+        "brief": "\n".join([f"after {_span(duration_s)}", *way]),
         "event": str(occasion),
         "run": run.id,
         "status": str(run.status),
@@ -197,5 +200,5 @@ def printable_line(text: str) -> str:
 def webhook_document(notice: Notice) -> Mapping[str, Any]:
     """Return what is posted: ``text`` as Slack and its kin read it, and the same as members for programs."""
     body = notice.body
-    members = {key: value for key, value in body.items() if key not in ("title", "text")}
+    members = {key: value for key, value in body.items() if key not in ("title", "text", "brief")}
     return {"text": f"{body.get('title', '')}\n{body.get('text', '')}", "id": notice.id, **members}

@@ -219,7 +219,8 @@ class NoticeService:
 
     async def _deliver(self, notice: Notice) -> Delivery:
         if notice.channel == "desktop":
-            return Delivery(problem=await self._desktop(str(notice.body["title"]), str(notice.body["text"])))
+            brief = notice.body.get("brief", "")
+            return Delivery(problem=await self._desktop(str(notice.body["title"]), str(brief)))
         url = self._read_settings(self._project_of(notice)).webhook
         return await post_notice(url, webhook_document(notice)) if url else Delivery(problem="no address is set")
 
