@@ -120,12 +120,7 @@ class DaemonHome:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in our folders, this one left out."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get("COLAB_BRIDGE_HOME") == str(self.home):
-                    found.append(process)
-        return found
+        return processes_of(self.home)
 
     def runtime_pid(self, session: str | None = None) -> int:
         """Return the process of a session's local runtime, the only session's when none is named."""
@@ -223,6 +218,16 @@ def open_home(folder: Path) -> Iterator[DaemonHome]:
             home.abandon()
             raise
         home.close()
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return every process that was started with a home, this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("COLAB_BRIDGE_HOME") == str(home):
+                found.append(process)
+    return found
 
 
 def kill(pid: int) -> None:

@@ -7,26 +7,18 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from daemon_home import SOURCE as SRC
+from daemon_home import WAIT_S, eventually, processes_of
+
+__all__ = ["SRC", "WAIT_S", "Desk", "desk_in", "eventually"]
+
 PROGRAM = "from colab_bridge.cli.main import main; main()"
-SRC = Path(__file__).parents[2] / "src"
-WAIT_S = 20.0
-
-
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Wait for something that happens in another process and gives no event here."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        threading.Event().wait(0.02)
-    return found
 
 
 class Desk:
@@ -147,12 +139,7 @@ class Desk:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in our folders, this one left out."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get("COLAB_BRIDGE_HOME") == str(self.home):
-                    found.append(process)
-        return found
+        return processes_of(self.home)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,19 +20,9 @@ from colab_bridge.client.daemon import DaemonClient
 from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.kernels.specs import RuntimeSpecInfo, default_target, install
+from daemon_home import SOURCE, WAIT_S, eventually, processes_of
 
 KERNEL = "colab-bridge-local"
-SRC = Path(__file__).parents[2] / "src"
-WAIT_S = 20.0
-
-
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """Wait for something that happens in another process and gives no event here."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        threading.Event().wait(0.02)
-    return found
 
 
 class Bridge:
@@ -65,12 +54,7 @@ class Bridge:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that works in our folders, this one left out."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get("COLAB_BRIDGE_HOME") == str(self.home):
-                    found.append(process)
-        return found
+        return processes_of(self.home)
 
     def close(self) -> None:
         """End everything; a process that is left is a failure, and is ended by its id."""
@@ -99,7 +83,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
         for name in ("DATA", "RUNTIME", "CONFIG"):
             patch.setenv(f"JUPYTER_{name}_DIR", str(folder / f"jupyter-{name.lower()}"))
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SRC), os.environ.get("PYTHONPATH", "")])))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH", "")])))
         patch.setenv("PYTHONWARNINGS", "default")
         patch.chdir(found.project)
         info = RuntimeSpecInfo(runtime="local", display_name="Colab Bridge (local)")

@@ -15,6 +15,7 @@ def colab_bridge_run(job):
     Returns:
         The exit status a shell would see.
     """
+    import atexit
     import builtins
     import contextlib
     import linecache
@@ -187,17 +188,41 @@ def colab_bridge_run(job):
                 if queues:
                     pools["_shutdown"] = False
 
+    def register(function, *args, **kwargs):
+        at_exit.append((function, args, kwargs))
+        return function
+
+    def unregister(function):
+        at_exit[:] = [entry for entry in at_exit if entry[0] != function]
+        unregister_before(function)
+
+    def run_at_exit():
+        """Call what the program wants called at its end, which is not the end of this interpreter."""
+        for entry in reversed(at_exit[:]):  # what is registered meanwhile is not called
+            function, args, kwargs = entry
+            try:
+                if entry in at_exit:
+                    function(*args, **kwargs)
+            except SystemExit:
+                pass
+            except BaseException as error:  # as the interpreter does: said, and the others are called
+                print(f"Exception ignored in atexit callback: {function!r}", file=sys.stderr)
+                show(error)
+
     colab_bridge_code = sys._getframe().f_code
     runpy_files = (runpy.__file__, "<frozen runpy>")
     sys.modules["__main__"].__dict__.pop("colab_bridge_run", None)
     hook_before = sys.excepthook
     threads_before = threading.enumerate()
+    at_exit = []
+    register_before, unregister_before = atexit.register, atexit.unregister
     cwd = job.get("cwd")
     if cwd and os.path.isdir(cwd):
         os.chdir(cwd)
     if job["kind"] == "command":
         return run_command()
     sys.stdin = InputFile()
+    atexit.register, atexit.unregister = register, unregister
     try:
         run_script() if job["kind"] == "script" else run_module()
         status = 0
@@ -214,6 +239,8 @@ def colab_bridge_run(job):
     except KeyboardInterrupt as error:
         show(error)
         status = 130
+    run_at_exit()
+    atexit.register, atexit.unregister = register_before, unregister_before
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # the program has closed or replaced it
             stream.flush()

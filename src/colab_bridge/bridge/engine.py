@@ -67,8 +67,7 @@ class LocalColabEngine:
 
     def execute_cell(self, code: str, *, check: bool = False) -> Result:
         """Execute code on the session's main kernel, which keeps its variables."""
-        result = self._link.run({"kind": "code", "code": code})
-        return result.raise_for_error() if check else result
+        return self._link.run({"kind": "code", "code": code}, check=check)
 
 
 def _code_cell(source: str) -> dict[str, Any]:

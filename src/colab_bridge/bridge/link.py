@@ -89,9 +89,18 @@ class Link:
         body = {"cwd": str(self.folder), "allow_stdin": self._answer_input is not None, **self.target(), **request}
         return follow_run(self.client, body)
 
-    def run(self, request: Mapping[str, Any]) -> Result:
-        """Start a run and return its result."""
-        return collect(self.events(request), on_event=self._on_event, answer=self._answer)
+    def run(self, request: Mapping[str, Any], *, check: bool = False) -> Result:
+        """Start a run and return its result.
+
+        Args:
+            request: Members of the run request that say what is run.
+            check: Raise when it does not end well.
+
+        Raises:
+            ExecutionFailed: it raised or ended with another status than 0, and ``check`` is set.
+        """
+        result = collect(self.events(request), on_event=self._on_event, answer=self._answer)
+        return result.raise_for_error() if check else result
 
     def _answer(self, run_id: str, event: Event) -> None:
         if self._answer_input is not None:

@@ -86,8 +86,7 @@ class LocalColab:
         Raises:
             ExecutionFailed: the code raised, and ``check`` is set.
         """
-        result = self._link.run({"kind": "code", "code": code})
-        return result.raise_for_error() if check else result
+        return self._link.run({"kind": "code", "code": code}, check=check)
 
     def run_script(self, path: str | os.PathLike[str], *argv: str, check: bool = True) -> Result:
         """Run a script as ``python PATH ARGV...`` would.
@@ -97,8 +96,7 @@ class LocalColab:
         """
         full = (self._link.folder / os.fspath(path)).resolve()
         source = full.read_text(encoding="utf-8")
-        result = self._link.run({"kind": "script", "path": str(full), "source": source, "argv": list(argv)})
-        return result.raise_for_error() if check else result
+        return self._link.run({"kind": "script", "path": str(full), "source": source, "argv": list(argv)}, check=check)
 
     def notebook(self, path: str | os.PathLike[str]) -> LocalColabNotebook:
         """Open a notebook on this session."""

@@ -73,9 +73,10 @@ class LocalColabNotebook:
     def _run(self, part: dict[str, Any], *, check: bool) -> Result:
         notebook = {"path": str(self.path), "keep_kernel": True, **part}
         request = {"kind": "notebook", "cwd": str(self.path.parent), "notebook": notebook}
-        result = self._link.run(request)
-        self._reload()
-        return result.raise_for_error() if check else result
+        try:
+            return self._link.run(request, check=check)
+        finally:
+            self._reload()
 
     def _kernel(self) -> str | None:
         for kernel in self._link.client.get("/v1/kernels")["kernels"]:

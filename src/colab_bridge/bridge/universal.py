@@ -45,8 +45,7 @@ class UniversalColabBridge:
         Raises:
             ExecutionFailed: the code raised, and ``check`` is set.
         """
-        result = self._link.run({"kind": "code", "code": code})
-        return result.raise_for_error() if check else result
+        return self._link.run({"kind": "code", "code": code}, check=check)
 
     @property
     def files(self) -> FileSyncManager:

@@ -8,7 +8,7 @@ from typing import Any
 
 from colab_bridge.cli.artifacts import has_picture
 from colab_bridge.cli.console import Console
-from colab_bridge.cli.printer import say_link, say_notice
+from colab_bridge.cli.printer import ByType, say_link, say_notice
 
 __all__ = ["NotebookPrinter"]
 
@@ -19,7 +19,7 @@ _PLOTS = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".gif", ".webp", ".html")
 _MAX_FILES_SHOWN = 10
 
 
-class NotebookPrinter:
+class NotebookPrinter(ByType):
     """Shows progress cell by cell on stderr; the outputs themselves go into the notebook.
 
     Args:
@@ -48,12 +48,6 @@ class NotebookPrinter:
     def end(self) -> None:
         """Remove the line of the cell in hand."""
         self._console.clear_progress()
-
-    def show(self, event: Event) -> None:
-        """Show one event."""
-        handler = getattr(self, f"_on_{event['type']}", None)
-        if handler is not None:
-            handler(event)
 
     def _on_started(self, event: Event) -> None:
         self._doing = ""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from colab_bridge.cli.artifacts import Artifacts, has_picture
 from colab_bridge.cli.console import Console, plain
 
-__all__ = ["JsonPrinter", "Printer", "ProgramPrinter"]
+__all__ = ["ByType", "JsonPrinter", "Printer", "ProgramPrinter"]
 
 Event = dict[str, Any]
 
@@ -32,7 +32,17 @@ class Printer(Protocol):
         ...
 
 
-class ProgramPrinter:
+class ByType:
+    """Hands each event to the method named after its type, where there is one."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        handler = getattr(self, f"_on_{event['type']}", None)
+        if handler is not None:
+            handler(event)
+
+
+class ProgramPrinter(ByType):
     """Shows a program's output as if it ran here.
 
     Args:
@@ -61,12 +71,6 @@ class ProgramPrinter:
     def end(self) -> None:
         """Nothing is left to say after a program."""
         self._console.clear_progress()
-
-    def show(self, event: Event) -> None:
-        """Show one event."""
-        handler = getattr(self, f"_on_{event['type']}", None)
-        if handler is not None:
-            handler(event)
 
     def _on_started(self, event: Event) -> None:
         self._starting = ""

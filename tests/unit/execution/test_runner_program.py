@@ -113,6 +113,14 @@ def script(folder: Path, source: str, *argv: str, name: str = "prog.py") -> dict
 
 
 SCRIPTS = {
+    "last words": (
+        "import atexit, sys\n"
+        "atexit.register(print, 'registered first')\n"
+        "@atexit.register\ndef second():\n    print('registered second'); atexit.register(print, 'on the way')\n"
+        "atexit.register(print, 'never'); atexit.unregister(print); atexit.register(print, 'again')\n"
+        "print('end'); sys.exit(3)"
+    ),
+    "last words after a failure": "import atexit; atexit.register(print, 'tidied')\nraise ValueError('no')",
     "arguments": "import sys; print(sys.argv)",
     "names": "print(__name__, __file__)",
     "a neighbour": "import neighbour; print(neighbour.X)",
@@ -179,6 +187,16 @@ def test_a_thread_that_starts_another_is_waited_for_with_it(python: str, tmp_pat
 
 
 @pytest.mark.skipif("3.11" not in interpreters(), reason="exception groups came with Python 3.11")
+def test_a_last_word_that_fails_is_said_and_keeps_neither_the_others_nor_the_status(
+    python: str, tmp_path: Path
+) -> None:
+    source = "import atexit\natexit.register(print, 'other')\natexit.register(lambda: 1/0)\nraise SystemExit(4)"
+    found = in_kernel(python, tmp_path, script(tmp_path, source))
+    assert (found.status, found.stdout) == (4, "other\n")
+    assert "atexit" in found.stderr
+    assert found.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
 def test_an_exception_group_looks_as_it_does_under_the_interpreter(tmp_path: Path) -> None:
     job = script(tmp_path, "def f():\n    raise ExceptionGroup('g', [ValueError(1), KeyError(2)])\nf()\n")
     python = interpreters()["3.11"]
