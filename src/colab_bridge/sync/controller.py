@@ -44,7 +44,7 @@ _ROUNDS = 3
 _REVIEW_BYTES = 1 << 20
 _MOST_OPERATIONS = 10_000
 _UNTOLD = 200
-_GREET_AGAIN = frozenset({"no-workspace", "rules", "reset"})
+_GREET_AGAIN = frozenset({"no-workspace", "rules", "reset", "root-gone"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,7 @@ class _Turn:
     deferred: dict[str, Deferred] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     outcomes: dict[str, str] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
     unstable: tuple[str, ...] = ()
     round_trips: int = 0
 
@@ -284,7 +285,7 @@ class SyncController:
             if not turn.failed and self._remote_tree(view).kept.digest == expected:
                 return True
         plan = self._plan(await self._look_here(turn.reason))
-        left = {change.decision.path for change in plan.changes} - set(turn.deferred) - self.resting
+        left = {change.decision.path for change in plan.changes} - set(turn.deferred) - turn.waiting
         turn.failed |= left
         return not left
 
@@ -448,13 +449,14 @@ class SyncController:
         txn = new_id("txn")
         carrier = Carrier(self.local, self.remote, self.progress, turn.tally)
         await self._keep_for_review(plan, txn)
-        left = self._defer(turn, plan) | {d.path for d in plan.decisions if d.path in self.resting}
+        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting} | _deletions(turn, plan)
+        left = self._defer(turn, plan) | turn.waiting
         here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
         there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
         before = self._remote_tree(view)
         left |= await self._do_here(turn, plan, here, left, carrier, txn)
         left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
-        turn.failed |= left - set(turn.deferred) - self.resting
+        turn.failed |= left - set(turn.deferred) - turn.waiting
         await self._remember(turn, plan, left, txn, here=bool(here))
         if not plan.changes:
             turn.done.append(plan)
@@ -658,6 +660,16 @@ class SyncController:
             round_trips=turn.round_trips,
             seconds=self._clock.monotonic() - turn.started,
         )
+
+
+def _deletions(turn: _Turn, plan: Plan) -> set[str]:
+    """Return the deletions that continuous mode leaves for the next barrier.
+
+    Something that deletes very much does so file by file; only all of it together is seen to be very much (S3).
+    """
+    if turn.reason != "watch":
+        return set()
+    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}
 
 
 def _check_stops(plan: Plan) -> None:

@@ -200,3 +200,20 @@ async def test_a_rule_that_is_added_deletes_nothing_and_its_paths_leave_the_agre
         await pair.sync.sync("pre")
         assert (pair.there / "x.dat").exists()
         assert sorted(pair.store.base().children) == [".colabbridgeignore", "y.txt"]
+
+
+@pytest.mark.anyio
+async def test_continuous_mode_carries_no_deletions_so_that_many_of_them_are_seen_together(tmp_path):
+    async with open_pair(tmp_path) as pair:
+        fill(pair, 80)
+        await pair.sync.sync("sync")
+        for number in range(40):
+            (pair.there / f"d{number % 4}" / f"f{number}.txt").unlink()
+            if number % 10 == 0:
+                (pair.there / "news.txt").write_text(str(number))
+                await pair.sync.keep_up()
+        assert (pair.here / "news.txt").read_text() == "30"
+        assert len(tree_of(pair.here)) == 81
+        report = await pair.sync.sync("post")
+        assert [(hold.stop.value, len(hold.paths)) for hold in report.holds] == [("S3", 40)]
+        assert len(tree_of(pair.here)) == 81

@@ -1,0 +1,111 @@
+"""The sync on a plain Jupyter server: a workspace of its own, the barrier, and links that break."""
+
+from __future__ import annotations
+
+import random
+
+import anyio
+import pytest
+
+from conftest import SyncRig
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+async def test_code_works_in_a_workspace_of_its_own_with_the_same_relative_paths(rig: SyncRig) -> None:
+    (rig.project / "data").mkdir()
+    (rig.project / "data" / "in.txt").write_text("42")
+    seen = await rig.code("import os; open('out.txt', 'w').write(open('data/in.txt').read()); print(os.getcwd())")
+    assert seen.status == "ok", seen.events
+    assert seen.text().strip() == str(rig.workspace)
+    assert (rig.project / "out.txt").read_text() == "42"
+    (line,) = [notice["text"] for notice in seen.of("notice") if notice["level"] == "sync"]
+    assert line == "1 up, 1 down: out.txt, data/in.txt"
+
+
+async def test_a_barrier_is_one_round_trip(rig: SyncRig) -> None:
+    operations = (await rig.call("post", "sync/bench"))["operations"]
+    assert {row["operation"]: (row["round_trips"], row["sent"], row["received"]) for row in operations} == {
+        "pre": (1, 0, 0),
+        "post": (1, 0, 0),
+        "sync": (1, 0, 0),
+    }
+
+
+async def test_code_does_not_run_with_old_files_while_the_runtime_cannot_be_reached(rig: SyncRig) -> None:
+    (rig.project / "needed.txt").write_text("new")
+    rig.relay.blackhole(refuse_new=True)
+    try:
+        seen = await rig.code("print('ran')")
+    finally:
+        rig.relay.restore()
+    assert (seen.status, seen.text()) == ("error", "")
+    assert "not in step" in str(seen.finished["error"])
+    again = await rig.code("print(open('needed.txt').read())")
+    assert again.text() == "new\n", again.events
+
+
+async def test_a_large_file_arrives_byte_equal_both_ways_over_a_link_that_is_cut_again_and_again(rig: SyncRig) -> None:
+    content = random.Random(7).randbytes(48 << 20)
+    (rig.project / "large.bin").write_bytes(content)
+
+    async def cut() -> None:
+        for _ in range(5):
+            await anyio.sleep(0.4)
+            rig.relay.reset()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut)
+        await _until_synced(rig)
+    assert (rig.workspace / "large.bin").read_bytes() == content
+    changed = content[: 20 << 20] + random.Random(8).randbytes(30 << 20)
+    (rig.workspace / "large.bin").write_bytes(changed)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut)
+        await _until_synced(rig)
+    assert (rig.project / "large.bin").read_bytes() == changed
+
+
+async def _until_synced(rig: SyncRig) -> None:
+    from colab_bridge.errors import TransientError
+
+    for _ in range(12):
+        try:
+            report = await rig.call("post", "sync", {})
+        except TransientError:
+            continue
+        if not report["deferred"] and not report["failed"]:
+            return
+    raise AssertionError("not in step after 12 tries")
+
+
+async def test_a_workspace_that_was_lost_with_its_machine_deletes_nothing_at_home(rig: SyncRig) -> None:
+    before = sorted(path.name for path in rig.project.iterdir())
+    workspace = rig.workspace
+    workspace.rename(rig.home.folder / "lost")
+    workspace.mkdir()
+    await rig.call("post", "sync", {})
+    assert sorted(path.name for path in rig.project.iterdir()) == before
+    assert (workspace / "needed.txt").read_text() == "new"
+
+
+async def test_single_files_resume_where_a_cut_has_ended_them(rig: SyncRig) -> None:
+    content = random.Random(9).randbytes(12 << 20)
+    (rig.home.folder / "extra.bin").write_bytes(content)
+    client = rig.home.client()
+
+    def upload() -> bool:
+        body = {"local": str(rig.home.folder / "extra.bin"), "remote": "/" + str(rig.root / "extra.bin").lstrip("/")}
+        with client.stream("POST", f"/v1/sessions/{rig.session}/files/upload", body) as events:
+            return [event["type"] for event in events][-1] == "done"
+
+    async def cut() -> None:
+        await anyio.sleep(0.2)
+        rig.relay.reset()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut)
+        for _ in range(5):
+            if await anyio.to_thread.run_sync(upload):
+                break
+    assert (rig.root / "extra.bin").read_bytes() == content
