@@ -27,7 +27,7 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gateway(tmp_path_factory: pytest.TempPathFactory, shared_home: DaemonHome) -> Iterator[str]:
     """The address of a running gateway, without its token."""
     folder: Path = tmp_path_factory.mktemp("gateway")
     with socket.socket() as probe:
@@ -41,6 +41,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         eventually(lambda: answers(port), "the gateway listens")
         yield f"http://127.0.0.1:{port}"
+        # While the gateway is there: afterwards nobody could tell the agent that it is not needed any more.
+        for session in shared_home.client().get("/v1/sessions")["sessions"]:
+            shared_home.client().delete(f"/v1/sessions/{session['name']}", timeout_s=30)
     finally:
         # A gateway takes its time over its kernels; what is left of it after some seconds is ended with them.
         running = identify(process.pid)
