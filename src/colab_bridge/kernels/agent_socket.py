@@ -62,7 +62,10 @@ class Dialer(Protocol):
     """
 
     mode: Mode
-    content_hash: str
+
+    @property
+    def content_hash(self) -> str:  # noqa: D102  # see the class
+        ...
 
     async def dial(self) -> Wire:
         """Return a new connection to the agent, on which nothing has been said yet.
