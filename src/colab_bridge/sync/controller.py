@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from colab_bridge._util.ids import new_id
@@ -18,23 +16,23 @@ from colab_bridge.agent.sync.names import shown
 from colab_bridge.agent.sync.pages import WireError
 from colab_bridge.agent.sync.service_folder import RootGone
 from colab_bridge.agent.sync.tree import Directory, File, entry_at
-from colab_bridge.errors import ColabBridgeError, UserError
+from colab_bridge.errors import ColabBridgeError
 from colab_bridge.ports.clock import Clock
-from colab_bridge.sync.base import CopyKind, HistoryLine, SyncStore
+from colab_bridge.sync.base import HistoryLine, SyncStore
 from colab_bridge.sync.carry import Carrier, Older, Progress, Tally
-from colab_bridge.sync.conflicts import open_pieces
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
 from colab_bridge.sync.local import ROOT_FAULT, LocalSide, LocalView
 from colab_bridge.sync.operations import failed_decisions, older_versions, operations_of
+from colab_bridge.sync.options import PairOptions
+from colab_bridge.sync.planning import Planner
 from colab_bridge.sync.remote import Exchange, RemoteFailure, RemoteFiles
 from colab_bridge.sync.report import Deferred, SyncReport, make_report
+from colab_bridge.sync.stops import check_stops, offline, waiting_deletions
+from colab_bridge.sync.versions import VersionKeeper
 from colab_bridge.sync_core.changes import Action, Change, agreed
-from colab_bridge.sync_core.guard import GuardLists
-from colab_bridge.sync_core.model import Side, Stop, StoredCopy
-from colab_bridge.sync_core.plan import Plan, Roots, Transfer, plan_sync
-from colab_bridge.sync_core.reconcile import MergeOptions
-from colab_bridge.sync_core.safety import Circumstances, RootState
-from colab_bridge.sync_core.summary import hold_lines, one_line
+from colab_bridge.sync_core.model import Side
+from colab_bridge.sync_core.plan import Plan, Roots, Transfer
+from colab_bridge.sync_core.summary import one_line
 
 __all__ = ["PairOptions", "SyncController"]
 
@@ -45,23 +43,6 @@ _REVIEW_BYTES = 1 << 20
 _MOST_OPERATIONS = 10_000
 _UNTOLD = 200
 _GREET_AGAIN = frozenset({"no-workspace", "rules", "reset", "root-gone"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairOptions:
-    """What the settings say about a pair.
-
-    Attributes:
-        winner: The side that keeps a path that both changed.
-        trust: Files that tools execute may be changed by the runtime where they exist already.
-        barrier_bytes: Larger results come down in the background, after the barrier.
-        may_execute: The runtime may make files executable here.
-    """
-
-    winner: Side = Side.LOCAL
-    trust: bool = False
-    barrier_bytes: int = 8 << 20
-    may_execute: bool = False
 
 
 @dataclass(slots=True)
@@ -124,8 +105,8 @@ class SyncController:
         self._open = False
         self._explained = False
         self._rules_id = store.meta("rules")
-        self._standing = store.standing()
-        self._stripped: tuple[Directory, str, Directory] | None = None
+        self._planner = Planner(local, remote, store, self.options)
+        self._keeper = VersionKeeper(local, remote, clock)
         self._along: Mapping[bytes, memoryview] = {}
         self._untold: list[SyncReport] = []
         self.resting: set[str] = set()
@@ -240,7 +221,7 @@ class SyncController:
             raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {shown(str(error))}") from error
         except RemoteFailure as error:
             self._open = self._open and error.code not in _GREET_AGAIN
-            raise _offline(error) from error
+            raise offline(error) from error
         except RootGone as error:
             raise SyncFailure(FailureKind.HALTED, str(error)) from error
         except ColabBridgeError as error:
@@ -266,7 +247,7 @@ class SyncController:
                 view = await self._look_here("sync")
                 await self._greet(view)
                 await self.remote.snapshot()
-                return self._plan(view), view
+                return self._planner.plan(view, explained=self._explained), view
             except (RemoteFailure, WireError, RootGone) as error:
                 kind = FailureKind.OFFLINE if isinstance(error, RemoteFailure) else FailureKind.HALTED
                 raise SyncFailure(kind, str(error)) from error
@@ -278,13 +259,13 @@ class SyncController:
         for number in range(_ROUNDS):
             if number:
                 view = await self._look_here(turn.reason)
-            plan = self._plan(view)
-            _check_stops(plan)
+            plan = self._planner.plan(view, explained=self._explained)
+            check_stops(plan)
             turn.failed.clear()
             expected = await self._carry_out(turn, plan, view)
-            if not turn.failed and self._remote_tree(view).kept.digest == expected:
+            if not turn.failed and self._planner.remote_tree(view).kept.digest == expected:
                 return True
-        plan = self._plan(await self._look_here(turn.reason))
+        plan = self._planner.plan(await self._look_here(turn.reason), explained=self._explained)
         left = {change.decision.path for change in plan.changes} - set(turn.deferred) - turn.waiting
         turn.failed |= left
         return not left
@@ -380,60 +361,12 @@ class SyncController:
                 if await carrier.down_large(transfer, older):
                     self._staged.add(entry.digest)
             except RemoteFailure as error:
-                raise _offline(error) from error
+                raise offline(error) from error
             except WireError as error:
                 await self._poison(str(error))
                 raise SyncFailure(FailureKind.PROTOCOL, f"the runtime broke the rules: {shown(str(error))}") from error
         await self.keep_up()
         self._staged.clear()
-
-    # -- planning ----------------------------------------------------------------------------------------------------
-
-    def _plan(self, view: LocalView) -> Plan:
-        approved, rejected = self.store.verdicts()
-        return plan_sync(
-            self.store.base(),
-            view.tree,
-            self._remote_tree(view),
-            options=MergeOptions(
-                winner=self.options.winner,
-                folding=self.local.folder.probe.folds_case or bool(self.remote.info and self.remote.info.folds),
-                may_execute=lambda _: self.options.may_execute,
-            ),
-            facts=self._facts(view),
-            roots=self._roots(),
-            approved=approved,
-            rejected=rejected,
-        )
-
-    def _remote_tree(self, view: LocalView) -> Directory:
-        """The runtime's tree without what our rules leave out, whatever it says."""
-        raw = self.remote.tree
-        assert raw is not None
-        if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules_id:
-            self._stripped = (raw, view.rules_id, strip_ignored(raw, view.rules))
-        return self._stripped[2]
-
-    def _facts(self, view: LocalView) -> Circumstances:
-        free, total = self.local.disk()
-        return Circumstances(
-            guards=GuardLists(trust=self.options.trust),
-            is_ignored=lambda path: not view.rules.verdict(path, is_folder=False).travels,
-            explained=self._explained,
-            free_bytes=free,
-            disk_bytes=total,
-            consented=frozenset(json.loads(self.store.meta("included", "[]"))),
-            standing=self._standing,
-        )
-
-    def _roots(self) -> Roots:
-        """Compare both roots with those of the last agreement (S1)."""
-        here, there = self.store.meta("local"), self.store.meta("remote")
-        info = self.remote.info
-        return Roots(
-            local=RootState.SAME if here == self.local.folder.identity else RootState.NEW,
-            remote=RootState.SAME if info is not None and there == info.identity else RootState.NEW,
-        )
 
     # -- carrying out ------------------------------------------------------------------------------------------------
 
@@ -445,15 +378,15 @@ class SyncController:
         """
         turn.plans.append(plan)
         if not plan.decisions and (turn.reason != "pre" or len(turn.plans) > 1):
-            return self._remote_tree(view).kept.digest
+            return self._planner.remote_tree(view).kept.digest
         txn = new_id("txn")
         carrier = Carrier(self.local, self.remote, self.progress, turn.tally)
-        await self._keep_for_review(plan, txn)
-        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting} | _deletions(turn, plan)
+        await self._keeper.keep_for_review(plan, txn)
+        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting} | waiting_deletions(turn.reason, plan)
         left = self._defer(turn, plan) | turn.waiting
         here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
         there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
-        before = self._remote_tree(view)
+        before = self._planner.remote_tree(view)
         left |= await self._do_here(turn, plan, here, left, carrier, txn)
         left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
         turn.failed |= left - set(turn.deferred) - turn.waiting
@@ -502,7 +435,7 @@ class SyncController:
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed]
         missing = await carrier.down(transfers, self._came_along(), older_versions(plan, Side.LOCAL))
-        failed = await self._keep_losers(stored, needed_after=changes, txn=txn)
+        failed = await self._keeper.keep_losers(stored, needed_after=changes, txn=txn)
         failed |= {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
         ready = [c for c in changes if c.decision.path not in failed]
         if not ready:
@@ -518,71 +451,6 @@ class SyncController:
     def _came_along(self) -> Mapping[bytes, memoryview]:
         found, self._along = self._along, {}
         return found
-
-    async def _keep_losers(
-        self, stored: Sequence[tuple[str, StoredCopy]], *, needed_after: Sequence[Change], txn: str
-    ) -> set[str]:
-        """Put versions that lose their path into the conflict store; returns the decisions for which that failed."""
-        failed: set[str] = set()
-        wanted = {c.after.digest for c in needed_after if isinstance(c.after, File)}
-        for path, copy in stored:
-            try:
-                await self.local.do(self._keep_loser, copy, txn, wanted)
-            except (ColabBridgeError, OSError) as error:
-                log.warning("version not kept", extra={"session": self.session, "reason": str(error)[:200]})
-                failed.add(path)
-        return failed
-
-    def _keep_loser(self, copy: StoredCopy, txn: str, wanted: Collection[bytes]) -> None:
-        entry, folder = copy.entry, self.local.folder
-        if not isinstance(entry, File):
-            self.local.copies.keep_entry(
-                CopyKind.CONFLICT, copy.path, copy.side, entry, (), txn=txn, now=self._clock.time()
-            )
-            return
-        if not self.local.copies.room_for(entry.size):
-            raise UserError("the conflict store is full", hint="See it: colab-bridge sync conflicts")
-        if copy.side is Side.LOCAL:
-            with folder.open_file(copy.path) as fd:
-                self._keep_open(copy, entry, fd, txn)
-            return
-        fd = folder.stage.open(entry.digest)
-        try:
-            self._keep_open(copy, entry, fd, txn)
-        finally:
-            os.close(fd)
-        if entry.digest not in wanted:
-            folder.stage.discard(entry.digest)
-
-    def _keep_open(self, copy: StoredCopy, entry: File, fd: int, txn: str) -> None:
-        self.local.copies.keep_entry(
-            CopyKind.CONFLICT, copy.path, copy.side, entry, open_pieces(fd), txn=txn, now=self._clock.time()
-        )
-
-    async def _keep_for_review(self, plan: Plan, txn: str) -> None:
-        """Fetch small held versions, so that a person can look at them before deciding."""
-        wanted = [
-            (copy.entry.digest, copy.path)
-            for copy in plan.quarantine
-            if isinstance(copy.entry, File) and copy.entry.size <= _REVIEW_BYTES
-            if not self.local.copies.has(CopyKind.REVIEW, copy.path, copy.entry.digest)
-        ][:100]
-        if not wanted:
-            return
-        found = await self.remote.get_small(wanted[:20], bulk=True)
-        for digest, path in wanted:
-            if digest in found:
-                with suppress(ColabBridgeError):
-                    await self.local.do(
-                        self.local.copies.keep,
-                        CopyKind.REVIEW,
-                        path,
-                        Side.REMOTE,
-                        [bytes(found[digest])],
-                        txn=txn,
-                        now=self._clock.time(),
-                        digest=digest,
-                    )
 
     async def _do_there(
         self, turn: _Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
@@ -623,9 +491,9 @@ class SyncController:
         if done:
             summary = replace(plan, changes=tuple(done))
             line = self._history(turn, summary, txn)
-        if plan.decisions or self._roots() != Roots() or self._standing != plan.standing:
+        if plan.decisions or self._planner.roots() != Roots() or self._planner.standing != plan.standing:
             await self.local.do(self._commit, plan, base, txn if here else "", line)
-            self._standing = plan.standing
+            self._planner.standing = plan.standing
         self._explained = False
 
     def _commit(self, plan: Plan, base: Directory, txn: str, line: HistoryLine | None) -> None:
@@ -660,39 +528,3 @@ class SyncController:
             round_trips=turn.round_trips,
             seconds=self._clock.monotonic() - turn.started,
         )
-
-
-def _deletions(turn: _Turn, plan: Plan) -> set[str]:
-    """Return the deletions that continuous mode leaves for the next barrier.
-
-    Something that deletes very much does so file by file; only all of it together is seen to be very much (S3).
-    """
-    if turn.reason != "watch":
-        return set()
-    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}
-
-
-def _check_stops(plan: Plan) -> None:
-    """Refuse to go on where nothing at all may be done.
-
-    Raises:
-        SyncFailure: a root is lost, or one side is suddenly empty.
-    """
-    for hold in plan.holds:
-        if hold.stop is Stop.ROOT_LOST:
-            raise SyncFailure(FailureKind.HALTED, hold_lines(hold)[0])
-        if hold.stop is Stop.EMPTIED_ROOT:
-            where = "this folder" if hold.side is Side.REMOTE else "the workspace on the runtime"
-            raise SyncFailure(
-                FailureKind.HELD,
-                f"{where} is suddenly empty, {len(hold.paths)} changes wait for you",
-                hint=f"colab-bridge sync approve {hold.id}   or: colab-bridge sync reject {hold.id}",
-            )
-
-
-def _offline(error: RemoteFailure) -> SyncFailure:
-    if error.code == "disk":
-        return SyncFailure(FailureKind.DISK, f"the runtime's disk: {shown(error.text)}")
-    if error.code in {"root", "root-gone"}:
-        return SyncFailure(FailureKind.HALTED, f"the workspace on the runtime: {shown(error.text)}")
-    return SyncFailure(FailureKind.OFFLINE, f"the runtime's files cannot be reached: {shown(error.text)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from colab_bridge.sync.remote import RemoteFailure
 __all__ = ["LinkCaller"]
 
 _RECONNECT_S = 5.0
+_LOOK_S = 0.5
 
 
 class LinkCaller:
@@ -37,14 +39,32 @@ class LinkCaller:
         compress: bool = False,
     ) -> tuple[Mapping[str, Any], bytes]:
         """See :class:`~colab_bridge.sync.remote.Caller`; a link that is down is waited for a few seconds only."""
+        if self.link.status.state is not LinkState.CONNECTED:
+            await self._wait()
+        work = self.link.call(method, params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress)
+        call = asyncio.ensure_future(work)
         try:
-            if self.link.status.state is not LinkState.CONNECTED:
-                await self._wait()
-            return await self.link.call(method, params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress)
+            await self._while_linked(call)
+            return await call
         except AgentError as error:
             raise RemoteFailure(error.code_name, error.message, error.data) from error
         except ColabBridgeError as error:
             raise RemoteFailure("held", error.message) from error
+        finally:
+            call.cancel()
+
+    async def _while_linked(self, call: asyncio.Future[Any]) -> None:
+        """Wait for a call, but for a link that is down only a few seconds."""
+        loop = asyncio.get_running_loop()
+        down_since: float | None = None
+        while not (await asyncio.wait([call], timeout=_LOOK_S))[0]:
+            # The link tells its owner of changes, not us.
+            if self.link.status.state is LinkState.CONNECTED:
+                down_since = None
+            elif down_since is None:
+                down_since = loop.time()
+            elif loop.time() - down_since > _RECONNECT_S:
+                raise RemoteFailure("offline", self.link.status.text or "the runtime does not answer")
 
     async def _wait(self) -> None:
         status = await self.link.ready(_RECONNECT_S)

@@ -31,11 +31,12 @@ from colab_bridge.sessions.service import SessionService
 from colab_bridge.sync.barrier import SETUP_PREFIX, KernelBarrier
 from colab_bridge.sync.base import SyncStore
 from colab_bridge.sync.continuous import keep_in_step
-from colab_bridge.sync.controller import PairOptions, SyncController
+from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import SyncFailure
 from colab_bridge.sync.inprocess import InProcessCaller
 from colab_bridge.sync.link import LinkCaller
 from colab_bridge.sync.local import LocalOptions, LocalSide
+from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync.reloading import reloading_code
 from colab_bridge.sync.remote import Caller, RemoteFiles
 from colab_bridge.sync_core.model import Side

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from colab_bridge.ports.clock import SystemClock
 from colab_bridge.sync.base import SyncStore
-from colab_bridge.sync.controller import PairOptions, SyncController
+from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.inprocess import InProcessCaller
 from colab_bridge.sync.local import LocalOptions, LocalSide
+from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync.remote import RemoteFiles
 
 

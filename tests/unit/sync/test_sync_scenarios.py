@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from colab_bridge.sync.controller import PairOptions
+from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync_core.model import Side
 from sync_pair import Pair, open_pair, tree_of
 

@@ -1,0 +1,50 @@
+"""What keeps a sync from going on, as failures of known kinds. Pure."""
+
+from __future__ import annotations
+
+from colab_bridge.agent.sync.names import shown
+from colab_bridge.sync.failures import FailureKind, SyncFailure
+from colab_bridge.sync.remote import RemoteFailure
+from colab_bridge.sync_core.changes import Action
+from colab_bridge.sync_core.model import Side, Stop
+from colab_bridge.sync_core.plan import Plan
+from colab_bridge.sync_core.summary import hold_lines
+
+__all__ = ["check_stops", "offline", "waiting_deletions"]
+
+
+def waiting_deletions(reason: str, plan: Plan) -> set[str]:
+    """Return the deletions that continuous mode leaves for the next barrier.
+
+    Something that deletes very much does so file by file; only all of it together is seen to be very much (S3).
+    """
+    if reason != "watch":
+        return set()
+    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}
+
+
+def check_stops(plan: Plan) -> None:
+    """Refuse to go on where nothing at all may be done.
+
+    Raises:
+        SyncFailure: a root is lost, or one side is suddenly empty.
+    """
+    for hold in plan.holds:
+        if hold.stop is Stop.ROOT_LOST:
+            raise SyncFailure(FailureKind.HALTED, hold_lines(hold)[0])
+        if hold.stop is Stop.EMPTIED_ROOT:
+            where = "this folder" if hold.side is Side.REMOTE else "the workspace on the runtime"
+            raise SyncFailure(
+                FailureKind.HELD,
+                f"{where} is suddenly empty, {len(hold.paths)} changes wait for you",
+                hint=f"colab-bridge sync approve {hold.id}   or: colab-bridge sync reject {hold.id}",
+            )
+
+
+def offline(error: RemoteFailure) -> SyncFailure:
+    """Return the failure that a failed call to the runtime means."""
+    if error.code == "disk":
+        return SyncFailure(FailureKind.DISK, f"the runtime's disk: {shown(error.text)}")
+    if error.code in {"root", "root-gone"}:
+        return SyncFailure(FailureKind.HALTED, f"the workspace on the runtime: {shown(error.text)}")
+    return SyncFailure(FailureKind.OFFLINE, f"the runtime's files cannot be reached: {shown(error.text)}")
