@@ -66,6 +66,7 @@ campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minut
 	COLAB_BRIDGE_LID_SCALE=1 $(BIN)/python -m pytest -n 0 --timeout 2400 tests/e2e/test_lid.py
 
 bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
+	@sh scripts/install-rsync.sh
 	$(BIN)/python -m benchmarks
 
 lint: $(STAMPS)/lint ## Style, types, layers, dependencies

@@ -11,7 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import building_blocks, command_line, daemon_idle, daemon_memory, output_rate, round_trip
+from benchmarks import (
+    building_blocks,
+    command_line,
+    daemon_idle,
+    daemon_memory,
+    output_rate,
+    round_trip,
+    sync_copy,
+    sync_disk,
+)
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Row
 from benchmarks.table import render, verdict
@@ -27,6 +36,8 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "idle": daemon_idle.measure,
     "memory": daemon_memory.measure,
     "parts": building_blocks.measure,
+    "sync-disk": sync_disk.measure,
+    "sync-copy": sync_copy.measure,
 }
 
 

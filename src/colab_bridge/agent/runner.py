@@ -222,7 +222,7 @@ def colab_bridge_run(job):
     if job["kind"] == "command":
         return run_command()
     sys.stdin = InputFile()
-    atexit.register, atexit.unregister = register, unregister
+    vars(atexit).update(register=register, unregister=unregister)
     try:
         run_script() if job["kind"] == "script" else run_module()
         status = 0
