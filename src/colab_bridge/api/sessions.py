@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from colab_bridge.api.schemas import SessionBody
 from colab_bridge.api.views import session_view
 from colab_bridge.app import App
-from colab_bridge.errors import UserError
 from colab_bridge.model.records import KernelPurpose
 
 __all__ = ["sessions_router"]
@@ -69,7 +68,8 @@ def sessions_router(app: App) -> APIRouter:
         app.sessions.session(name)
         main = app.pool.find(name, KernelPurpose.MAIN, "main")
         if main is None:
-            raise UserError(f"session {name} has no kernel that keeps state yet", hint="colab-bridge exec 'print(1)'")
+            # None yet, or it has died and was cleared away: the next run gets a new one, which is what was asked for.
+            return {"restarted": []}
         await app.pool.restart(main.id)
         return {"restarted": [main.id]}
 

@@ -26,4 +26,5 @@ def restart(invocation: Invocation, name: str | None, session: str | None) -> No
     if invocation.as_json:
         invocation.console.json(done)
     else:
-        invocation.console.note(f"{wanted}: the kernel is new")
+        new = "the kernel is new" if done["restarted"] else "it has no kernel; the next run gets a new one"
+        invocation.console.note(f"{wanted}: {new}")
