@@ -142,6 +142,11 @@ class Carrier:
 
     async def down_large(self, transfer: Transfer, older: Older | None) -> bool:
         """Stage one large file here, going on where an earlier try ended; False when it changed meanwhile."""
+        # What comes down in the background may be wanted by a barrier at the same moment.
+        async with self.local.large_lock:
+            return await self._down_large(transfer, older)
+
+    async def _down_large(self, transfer: Transfer, older: Older | None) -> bool:
         stage, digest, size = self.local.folder.stage, transfer.digest, transfer.size
         missing = await self.local.do(stage.begin_large, digest, size)
         if not missing:

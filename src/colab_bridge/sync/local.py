@@ -79,6 +79,7 @@ class LocalSide:
 
     Attributes:
         lock: Held during a transaction of any session.
+        large_lock: Held while a large file comes down.
         key: Key of the digests.
         store: Memory of this side: kept versions.
         copies: Versions kept outside the tree.
@@ -93,6 +94,7 @@ class LocalSide:
         self.state = state
         self.options = options
         self.lock = anyio.Lock()
+        self.large_lock = anyio.Lock()
         self._clock = clock
         self._thread = anyio.CapacityLimiter(1)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
