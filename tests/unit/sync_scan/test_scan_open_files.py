@@ -11,7 +11,13 @@ from contextlib import closing
 import pytest
 
 from colab_bridge.agent.sync.disk import mapped, sqlite_files
-from colab_bridge.agent.sync.disk.mapped import MappedUnavailable, fsync_mapped, mapped_files, open_for_writing
+from colab_bridge.agent.sync.disk.mapped import (
+    MappedUnavailable,
+    MappedWatch,
+    fsync_mapped,
+    mapped_files,
+    open_for_writing,
+)
 from colab_bridge.agent.sync.disk.sqlite_files import main_name
 from colab_bridge.agent.sync.tree import Blocked, File, Why, entry_at
 from scan_tools import digest, side
@@ -53,6 +59,32 @@ def test_private_and_read_only_maps_removed_files_and_ours_do_not_count(tmp_path
             assert mapped_files(here.root) == []
             for one_map in maps:
                 one_map.close()
+
+
+@_LINUX
+def test_a_map_that_is_made_and_given_back_between_looks_is_seen(tmp_path):
+    with side(tmp_path) as here:
+        path = here.write("m", bytes(1 << 20))
+        watch = MappedWatch(here.root)
+        assert watch.look() == []
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 1 << 20):
+            assert watch.look() == ["m"]
+            assert watch.look() == ["m"]
+        assert watch.look() == []
+
+
+@_LINUX
+def test_a_process_that_kept_its_size_is_looked_at_again_in_time(tmp_path, monkeypatch):
+    now = [0.0]
+    with side(tmp_path) as here:
+        path = here.write("m", bytes(4096))
+        watch = MappedWatch(here.root, clock=lambda: now[0])
+        monkeypatch.setattr(mapped, "_start_and_size", lambda process: b"always the same")
+        assert watch.look() == []
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 4096):
+            assert watch.look() == []
+            now[0] = 10.0
+            assert watch.look() == ["m"]
 
 
 def test_a_mapped_file_that_is_gone_by_now_is_told(tmp_path):

@@ -258,7 +258,9 @@ class FilesService:
             self._stage(folder, body, blob)
             operations, overtaken = _split(operations, known, settled.tree)
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
-        return self._exchange_reply(folder, settled, known, operations, [*results], overtaken)
+        # What nobody has changed need not be looked for in all processes.
+        unstable = folder.open_files() if after_run and known is not folder.tree else ()
+        return self._exchange_reply(folder, settled, known, operations, [*results], overtaken, unstable)
 
     def _exchange_reply(
         self,
@@ -268,16 +270,17 @@ class FilesService:
         operations: Sequence[ApplyOp],
         results: list[OpResult],
         overtaken: Sequence[ApplyOp],
+        unstable: Sequence[str],
     ) -> Reply:
         tree = folder.tree
         assert tree is not None
         head = {"gen": folder.gen, "root": tree.kept.digest.hex(), "walked": settled.walked, **self._rules_of(folder)}
-        if known is tree and not results and not overtaken and not settled.unstable:
+        if known is tree and not results and not overtaken:
             return Reply(head)
         rows = None if known is None else delta_of(known, tree, 4000)
         outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
         outcome += [[op.path, False, "overtaken", "it changed there meanwhile"] for op in overtaken]
-        body: dict[str, Any] = {"rows": rows, "results": outcome, "unstable": list(settled.unstable[:_SHOWN])}
+        body: dict[str, Any] = {"rows": rows, "results": outcome, "unstable": list(unstable[:_SHOWN])}
         body["problems"] = [[p.path, p.sentence] for p in settled.problems[:_SHOWN]]
         blob = b""
         if known is not None and rows is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .budget import Budget
 from .disk.apply import Applier
-from .disk.mapped import MappedUnavailable, fsync_mapped, mapped_files, open_for_writing
+from .disk.mapped import MappedUnavailable, MappedWatch, fsync_mapped, open_for_writing
 from .disk.ops import ApplyOp, DisplacedFile, OpResult
 from .disk.probe import FsProbe, probe
 from .disk.root import Root, RootState
@@ -58,7 +58,6 @@ class Settlement:
         gen: Its generation.
         problems: Paths that cannot travel.
         left_out: Paths that stay, with the reason.
-        unstable: Files that somebody has open for writing; only looked for after a run.
         walked: The answer rests on a walk.
     """
 
@@ -66,7 +65,6 @@ class Settlement:
     gen: int
     problems: tuple[Problem, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    unstable: tuple[str, ...] = ()
     walked: bool = True
 
 
@@ -110,6 +108,7 @@ class SyncFolder:
         self._budget = budget
         self._watch_wanted = watch
         self._watcher: Watcher | None = None
+        self._mapped = MappedWatch(self.root)
         self._watch_fault = ""
         self._scanner: Scanner | None = None
         self._last: ScanResult | None = None
@@ -202,7 +201,7 @@ class SyncFolder:
 
         Args:
             walk: Look at everything, whatever the watches say.
-            after_run: Programs have run here: walk, and see what they hold open or mapped.
+            after_run: Programs have run here: walk, and see what they have mapped.
             known: The last agreement.
             rehash: Read every file.
 
@@ -210,13 +209,11 @@ class SyncFolder:
             RootGone: the root is missing or another one.
         """
         scanner = self._ready_scanner()
-        unstable: tuple[str, ...] = ()
         again: list[str] = []
         if after_run:
             with suppress(MappedUnavailable):
-                again = mapped_files(self.root)
+                again = self._mapped.look()
                 fsync_mapped(self.root, again)
-                unstable = tuple(open_for_writing(self.root))
         dirty = self._dirty()
         if walk or after_run or rehash or dirty is None or self._last is None:
             result = scanner.walk(rehash=rehash, known=known, again=again)
@@ -225,7 +222,13 @@ class SyncFolder:
             result = scanner.refresh(self._last.tree, dirty, known=known, again=again)
         else:
             result = self._last
-        return self._take(result, unstable)
+        return self._take(result)
+
+    def open_files(self) -> tuple[str, ...]:
+        """Return the files that some process has open for writing now."""
+        with suppress(MappedUnavailable):
+            return tuple(open_for_writing(self.root))
+        return ()
 
     def _ready_scanner(self) -> Scanner:
         state = self.root.check()
@@ -255,7 +258,7 @@ class SyncFolder:
             result = scanner.refresh(result.tree, dirty, known=known)
         return result
 
-    def _take(self, result: ScanResult, unstable: tuple[str, ...]) -> Settlement:
+    def _take(self, result: ScanResult) -> Settlement:
         before = self.tree
         self._last = result
         same = before is not None and before.has_ignored == result.tree.has_ignored
@@ -265,7 +268,7 @@ class SyncFolder:
             while len(self._trees) > _TREES_KEPT:
                 self._trees.popitem(last=False)
         tree = self._trees[self.gen]
-        return Settlement(tree, self.gen, result.problems, result.left_out, unstable, result.walked)
+        return Settlement(tree, self.gen, result.problems, result.left_out, result.walked)
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -289,9 +292,9 @@ class SyncFolder:
         # Our own moves wake the watches too; taken in here, they are no news later.
         seen = self._dirty()
         if self._last is not None and seen is not None:
-            self._take(scanner.refresh(self._last.tree, touched | seen, known=known), ())
+            self._take(scanner.refresh(self._last.tree, touched | seen, known=known))
         elif self._last is not None:
-            self._take(scanner.refresh(self._last.tree, touched, known=known), ())
+            self._take(scanner.refresh(self._last.tree, touched, known=known))
         return results
 
     def take_copies(self, copies: Iterable[tuple[bytes, str]]) -> None:
