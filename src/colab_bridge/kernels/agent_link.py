@@ -108,6 +108,14 @@ class AgentLink:
         """Why there is no agent, where that is definite: another daemon holds it, or none can be had."""
         return self._error
 
+    def give_up(self, why: str) -> None:
+        """Tell everybody that there is no agent any more.
+
+        Args:
+            why: One sentence for people. Whoever calls has ended :meth:`run`.
+        """
+        self._note_none(AgentUnavailableError(why))
+
     # -- for its users
 
     async def run(self, on_status: Callable[[AgentStatus], None]) -> None:

@@ -208,6 +208,32 @@ class Agents:
         if shared.sessions:
             return
         del self._shared[key]
+        await self._end(shared, session)
+
+    async def make_room(self, session: Session) -> bool:
+        """Give up the agent of a session whose server may have no room for a kernel beside the doorman.
+
+        Args:
+            session: Its server has just refused to start a kernel.
+
+        Returns:
+            Whether a doorman kernel was removed, so that asking again makes sense. Never while kernels use the agent.
+        """
+        shared = self._shared.get(_key(session))
+        if shared is None or shared.tunnels:
+            return False
+        if not shared.usable and not shared.hopeless:
+            await shared.link.ready(START_WAIT_S)
+        if shared.hopeless or not shared.usable:
+            return False
+        await self._end(shared, session)
+        why = "the server lets us start no kernel beside the agent's"
+        shared.link.give_up(why)
+        self._fail(shared, why)
+        return True
+
+    async def _end(self, shared: _Shared, session: Session) -> None:
+        """End an agent, its link, and the doorman kernel."""
         try:
             if shared.link.status.state is LinkState.CONNECTED:
                 await shared.link.call("agent.stop", deadline_s=STOP_TIMEOUT_S)

@@ -226,8 +226,7 @@ class KernelPool:
                 hint=f"choose one with --kernel, for example --kernel {specs.default}",
                 code="CB-USER-030",
             )
-        folder = cwd if self._keeper is None else await self._keeper.before_start(session, cwd)
-        remote_id = await server.start_kernel(name, folder)
+        remote_id = await self._start_remote(session, server, name, cwd)
         kernel = KernelRecord(
             id=new_id("kernel"),
             session=session,
@@ -252,6 +251,21 @@ class KernelPool:
                 await server.delete_kernel(remote_id)
             raise
         return kernel
+
+    async def _start_remote(self, session: str, server: JupyterServer, spec: str, cwd: str) -> str:
+        """Start a kernel; where there is only room for one, the agent's doorman kernel makes way for the user's."""
+        try:
+            return await server.start_kernel(spec, await self._folder(session, cwd))
+        except ColabBridgeError:
+            known = self._store.session(session)
+            if self._agents is None or known is None or not await self._agents.make_room(known):
+                raise
+        if self._keeper is not None:
+            await self._keeper.session_ended(session)  # files cannot be kept in step without the agent
+        return await server.start_kernel(spec, await self._folder(session, cwd))
+
+    async def _folder(self, session: str, cwd: str) -> str:
+        return cwd if self._keeper is None else await self._keeper.before_start(session, cwd)
 
     async def adopt(self, kernel: KernelRecord, *, after: int | None = None) -> bool:
         """Take over a kernel that an earlier daemon held.
