@@ -54,8 +54,11 @@ class AgentDoors:
         self._owner = ""
 
     def open(self, session: Session) -> AgentAccess:
-        """Return a link to the agent of a session's workspace."""
-        owner = self._owner_id()
+        """Return a link to the agent of a session's workspace.
+
+        Two servers of one machine may lead to the same agent. Who comes second is told that it is held, as another
+        daemon would be; under one name the two links would take it from each other for ever.
+        """
 
         async def endpoint() -> Endpoint:
             return await self._endpoint_of(session.name)
@@ -63,6 +66,7 @@ class AgentDoors:
         workspace = workspace_id(session)
         place = f"{session.provider}\n{session.handle.id if session.handle is not None else ''}"
         server = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        owner = f"{self._owner_id()}-{server}"
         memory = FileMemory(self._folder / f"{workspace}-{server}.json")
         dialer = DoormanDialer(endpoint, workspace, owner, memory=memory)
         link = AgentLink(dialer, owner, _label())
