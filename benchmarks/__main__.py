@@ -20,6 +20,7 @@ from benchmarks import (
     round_trip,
     sync_copy,
     sync_disk,
+    tunnel_idle,
 )
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Row
@@ -35,6 +36,7 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "command-line": command_line.measure,
     "idle": daemon_idle.measure,
     "memory": daemon_memory.measure,
+    "tunnel-idle": tunnel_idle.measure,
     "parts": building_blocks.measure,
     "sync-disk": sync_disk.measure,
     "sync-copy": sync_copy.measure,
