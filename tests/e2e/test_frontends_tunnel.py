@@ -32,7 +32,14 @@ pytestmark = [
 
 ISOLATED, SERVER = "colab-bridge-own", "colab-bridge-far"
 #: Holds the interpreter in C code, where no interrupt is looked at; the pause lets the line out before.
-IN_C_CODE = "import time; print('ready', flush=True); time.sleep(0.5); sum(range(10**11))"
+IN_C_CODE = """\
+import time
+print('ready', flush=True)
+try:
+    time.sleep(0.5)
+finally:
+    sum(range(10**11))
+"""
 STUBBORN = """\
 import time
 print('ready', flush=True)
