@@ -9,7 +9,7 @@ CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid bench lint format docs clean
+.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends bench lint format docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browse
 
 campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minutes, everything killed at one, back at six
 	COLAB_BRIDGE_LID_SCALE=1 $(BIN)/python -m pytest -n 0 --timeout 2400 tests/e2e/test_lid.py
+
+campaign-frontends: $(STAMPS)/test ## Every front end through the tunnel, of a Jupyter server and of an isolated runtime
+	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n 0 tests/e2e/test_frontends_tunnel.py
 
 bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
 	@sh scripts/install-rsync.sh

@@ -31,6 +31,8 @@ pytestmark = [
 ]
 
 ISOLATED, SERVER = "colab-bridge-own", "colab-bridge-far"
+#: The short form tries one of them; `make campaign-frontends` both.
+RUNTIMES = [SERVER, ISOLATED] if os.environ.get("COLAB_BRIDGE_CAMPAIGN") else [SERVER]
 #: Holds the interpreter in C code, where no interrupt is looked at; the pause lets the line out before.
 IN_C_CODE = """\
 import time
@@ -107,7 +109,7 @@ def desk(bridge: Bridge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
             assert [name for name in names if "colab_bridge.daemon" not in name and "cb-jupyter-" not in name] == []
 
 
-@pytest.fixture(scope="module", params=[ISOLATED, SERVER])
+@pytest.fixture(scope="module", params=RUNTIMES)
 def kernel(desk: Bridge, request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

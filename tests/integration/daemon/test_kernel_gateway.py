@@ -13,7 +13,7 @@ import pytest
 
 from colab_bridge._util.process import identify, terminate
 from colab_bridge.errors import AuthError
-from daemon_home import DaemonHome, eventually
+from daemon_home import DaemonHome, end_by_id, eventually
 
 TOKEN = "gateway-token"
 
@@ -45,6 +45,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, shared_home: DaemonHome) -
         for session in shared_home.client().get("/v1/sessions")["sessions"]:
             shared_home.client().delete(f"/v1/sessions/{session['name']}", timeout_s=30)
     finally:
+        # A gateway that is slow over its kernels keeps the word from the agent, which would wait for its next daemon.
+        end_by_id([left for left in shared_home.processes() if "serve" in left.cmdline()])
         # A gateway takes its time over its kernels; what is left of it after some seconds is ended with them.
         running = identify(process.pid)
         if running is not None:

@@ -11,6 +11,10 @@ from daemon_home import DaemonHome, eventually
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows processes as files")
 
 
+# The pause lets the line out before the interpreter is held.
+COMPUTING = "import time\nprint('up', flush=True)\ntime.sleep(0.5)\nsum(range(10**10))"
+
+
 @pytest.fixture
 def home(shared_home: DaemonHome) -> DaemonHome:
     return shared_home
@@ -45,7 +49,7 @@ def test_a_run_that_waits_for_a_child_says_for_which(home: DaemonHome) -> None:
 
 
 def test_a_run_that_computes_in_native_code_is_said_to(home: DaemonHome) -> None:
-    run = home.start("code", code="print('up', flush=True)\nsum(range(10**10))")
+    run = home.start("code", code=COMPUTING)
     home.until_text(run["id"], "up")
     what = "the kernel computes"
     eventually(

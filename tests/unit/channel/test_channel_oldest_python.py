@@ -83,4 +83,6 @@ def test_a_module_imports_only_the_standard_library_and_its_neighbours(path):
             names = [] if node.level else [node.module or ""]
         else:
             continue
-        assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+        # The doorman lives in a kernel and finds these there.
+        known = sys.stdlib_module_names | ({"ipykernel", "zmq"} if path.stem == "doorman" else set())
+        assert {name.partition(".")[0] for name in names} <= known

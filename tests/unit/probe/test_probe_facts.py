@@ -124,6 +124,11 @@ def test_the_verdict_says_what_keeps_a_kernel(now: tuple[Process, ...], code: st
     assert verdict(look(process(2, cpu_s=8.0)), look(*now), 2, 1.0).code == code
 
 
+def test_a_kernel_that_wants_to_run_and_gets_no_processor_computes() -> None:
+    hungry = look(process(2, state="R"))
+    assert verdict(hungry, hungry, 2, 1.0).code == "computes"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows processes as files")
 def test_a_real_child_is_found_with_its_odd_name(tmp_path: Path) -> None:
     program = tmp_path / "a) (b c"

@@ -464,22 +464,27 @@ def test_a_root_that_was_removed_is_a_fault(tmp_path):
         assert caught.value.code == "missing"
 
 
-def test_a_scan_with_few_descriptors_is_complete(tmp_path):
+def test_a_folder_for_which_no_descriptor_is_left_is_unknown_and_the_rest_is_seen(tmp_path):
     resource = pytest.importorskip("resource")
     with side(tmp_path) as here:
         deep = "/".join(["d"] * 40)
         here.write(f"{deep}/f")
         here.write("d/d/g")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir("/dev/fd")) + 1
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 6, hard))
+        used = {int(name) for name in os.listdir("/dev/fd")}
+        free_below = [os.open(os.devnull, os.O_RDONLY) for number in range(max(used)) if number not in used]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 13, hard))
         try:
             result = here.walk()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert result.problems == ()
-        assert entry_at(result.tree, f"{deep}/f") == file(b"1")
+            for number in free_below:
+                os.close(number)
+        (problem,) = result.problems
+        assert "EMFILE" in problem.sentence
+        assert isinstance(entry_at(result.tree, problem.path), Unknown)
         assert entry_at(result.tree, "d/d/g") == file(b"1")
+        assert entry_at(here.walk().tree, f"{deep}/f") == file(b"1")
 
 
 def test_a_file_that_vanishes_between_list_and_look_is_simply_not_there(tmp_path, monkeypatch):

@@ -178,7 +178,9 @@ def verdict(before: dict[int, Process], after: dict[int, Process], pid: int, sec
         return Verdict("stopped", "the kernel's process is stopped (SIGSTOP or a debugger)", (pid,))
     if kernel.state == "D":
         return Verdict("device", "the kernel waits for a disk or a driver, and no signal reaches it there", (pid,))
-    if _use(before, kernel, seconds) >= _COMPUTES:
+    earlier = before.get(pid)
+    wants_to = kernel.state == "R" and earlier is not None and earlier.state == "R"
+    if wants_to or _use(before, kernel, seconds) >= _COMPUTES:
         text = "the kernel computes and does not listen: in native code, or it catches KeyboardInterrupt"
         return Verdict("computes", text, (pid,))
     busy = [child for child in family(after.values(), pid)[1:] if child.state not in "ZX"]

@@ -28,7 +28,7 @@ class Caps:
 
     rss_bytes: int = 512 * MIB
     disk_bytes: int = 4096 * MIB
-    idle_s: float = 24 * 3600.0
+    idle_s: float = 1800.0
 
 
 class DiskUse:
