@@ -308,9 +308,7 @@ def test_a_console_prints_asks_and_is_interrupted(desk: Bridge, kernel: str) -> 
         console.close(force=True)
 
 
-def test_front_end_and_daemon_die_and_the_next_start_finds_kernel_and_a_complete_notebook(
-    desk: Bridge, kernel: str
-) -> None:
+def test_front_end_and_daemon_die_and_the_notebook_is_complete_afterwards(desk: Bridge, kernel: str) -> None:
     path = desk.project / f"long-{kernel}.ipynb"
     source = "import time\nfor n in range(80): print(n, flush=True); time.sleep(0.1)\nkept = 'kept'"
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
