@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 from colab_bridge.testing.jupyter import start_jupyter_server
+from deaf_cells import IN_C_CODE, STUBBORN
 from frontends_support import WAIT_S, Bridge, FrontEnd, bridge, eventually, text_of
 from test_frontends_debugger import CODE as DEBUGGED
 from test_frontends_debugger import Debugger
@@ -33,24 +34,6 @@ pytestmark = [
 ISOLATED, SERVER = "colab-bridge-own", "colab-bridge-far"
 #: The short form tries one of them; `make campaign-frontends` both.
 RUNTIMES = [SERVER, ISOLATED] if os.environ.get("COLAB_BRIDGE_CAMPAIGN") else [SERVER]
-#: Holds the interpreter in C code, where no interrupt is looked at; the pause lets the line out before.
-IN_C_CODE = """\
-import time
-print('ready', flush=True)
-try:
-    time.sleep(0.5)
-finally:
-    sum(range(10**11))
-"""
-STUBBORN = """\
-import time
-print('ready', flush=True)
-while True:
-    try:
-        time.sleep(1)
-    except KeyboardInterrupt:
-        print('ignored', flush=True)
-"""
 POOL = """\
 import multiprocessing, time
 pool = multiprocessing.get_context('fork').Pool(2)

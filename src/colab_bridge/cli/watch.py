@@ -14,6 +14,7 @@ from colab_bridge.cli.failure import INTERRUPTED_STATUS, broken_pipe
 from colab_bridge.cli.interrupts import Interrupts
 from colab_bridge.cli.keys import Keys
 from colab_bridge.cli.printer import Printer
+from colab_bridge.cli.verdict import why_it_goes_on
 from colab_bridge.client.connect import revive
 from colab_bridge.client.daemon import DaemonClient, Event, segment
 from colab_bridge.client.follow import RunFollower
@@ -205,7 +206,7 @@ class _Watcher:
 
     def _offer(self) -> None:
         self._offered = True
-        why = self._why()
+        why = why_it_goes_on(self._follower.client, self._follower.run_id or "", _ASK_TIMEOUT_S)
         if self._console.interactive:
             self._keys = Keys()
             self._console.err(_MENU.format(why=f": {why}" if why else ""))
@@ -215,15 +216,6 @@ class _Watcher:
         kill = f"colab-bridge interrupt {run} --kill"
         self._console.note(f"it ignores the interrupt{reason}; its kernel can be ended: {kill}")
         self._console.note(f"Ctrl-C again leaves it running; come back with: colab-bridge attach {run}")
-
-    def _why(self) -> str:
-        """Return what the runtime's machine shows of a kernel that does not listen; empty when it shows nothing."""
-        path = f"/v1/runs/{segment(self._follower.run_id or '')}/process"
-        try:
-            found = self._follower.client.get(path, timeout_s=_ASK_TIMEOUT_S).get("found") or {}
-        except ColabBridgeError:
-            return ""
-        return str((found.get("verdict") or {}).get("text", ""))
 
     def _read_choice(self) -> None:
         if self._keys is None:

@@ -14,7 +14,6 @@ from typing import Any
 import anyio.to_thread
 
 from colab_bridge.agent.probe.looks import KernelNotSeen, look, look_at_kernel
-from colab_bridge.agent.probe.processes import end
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.model.records import Session
 from colab_bridge.ports.upstream import LinkState
@@ -52,20 +51,6 @@ class Machines:
             remote_id: The server's id of it.
         """
         return await self._ask(session, "probe.kernel", {"kernel": remote_id}, lambda: look_at_kernel(remote_id))
-
-    async def end(self, session: Session, family: list[Mapping[str, Any]]) -> int:
-        """Kill what is left of a kernel's processes, and return how many there were.
-
-        Args:
-            session: Its session.
-            family: As :meth:`kernel` returned it, while the kernel lived.
-        """
-        named = [[one.get("pid"), one.get("started")] for one in family]
-        wanted = [(pid, started) for pid, started in named if isinstance(pid, int) and isinstance(started, int)]
-        params = {"processes": [list(one) for one in wanted]}
-        found = await self._ask(session, "probe.end", params, lambda: {"ended": end(wanted)})
-        ended = found.get("ended") if found else None
-        return len(ended) if isinstance(ended, list) else 0
 
     async def _ask(
         self, session: Session, method: str, params: Mapping[str, Any], here: Callable[[], dict[str, Any]]

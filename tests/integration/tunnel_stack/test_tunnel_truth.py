@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from deaf_cells import IN_C_CODE, STUBBORN
 from tunnel_rig import TunnelRig, in_thread
 
 pytestmark = [
@@ -14,25 +15,6 @@ pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
 ]
-
-#: Holds the interpreter in C code, where no interrupt is looked at; the pause lets the line out before.
-IN_C_CODE = """\
-import time
-print('ready', flush=True)
-try:
-    time.sleep(0.5)
-finally:
-    sum(range(10**11))
-"""
-STUBBORN = """\
-import time
-print('ready', flush=True)
-while True:
-    try:
-        time.sleep(1)
-    except KeyboardInterrupt:
-        print('ignored', flush=True)
-"""
 
 
 async def typed(rig: TunnelRig, *argv: str) -> str:

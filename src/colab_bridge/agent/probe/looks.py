@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..tunnel.processes import find_process
 from .cards import read_cards
 from .machine import read_machine
-from .processes import family, kernel_process, read_processes, verdict
+from .processes import family, read_processes, verdict
 
 __all__ = ["KernelNotSeen", "look", "look_at_kernel"]
 
@@ -51,9 +52,10 @@ def look_at_kernel(kernel: str) -> dict[str, Any]:
     Raises:
         KernelNotSeen: no process of this machine serves it.
     """
-    pid = kernel_process(kernel)
-    if pid is None:
+    process = find_process(f"kernel-{kernel}.json")
+    if process is None:
         raise KernelNotSeen("the kernel's process cannot be seen on this machine")
+    pid = process.pid
     before, begun = read_processes(), time.monotonic()
     time.sleep(_LOOK_S)  # processor time is only seen to pass between two looks
     after = read_processes()

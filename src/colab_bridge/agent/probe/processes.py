@@ -5,15 +5,13 @@ Source: proc_pid_stat(5), proc_pid_status(5).
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "Verdict", "end", "family", "kernel_process", "read_processes", "verdict"]
+__all__ = ["Process", "Verdict", "family", "read_processes", "verdict"]
 
 _MAX_PROCESSES = 20_000
 #: Share of one processor above which a process counts as computing.
@@ -32,7 +30,6 @@ class Process:
         cpu_s: Seconds of processor time so far.
         rss: Bytes of memory.
         threads: How many threads it has.
-        started: When it began, in clock ticks since the machine did; with the number it names one process only.
     """
 
     pid: int
@@ -42,7 +39,6 @@ class Process:
     cpu_s: float
     rss: int
     threads: int
-    started: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the values by name."""
@@ -80,7 +76,6 @@ def _read(path: Path) -> Process | None:
         cpu_s=(int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
         rss=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
         threads=int(fields[17]),
-        started=int(fields[19]),
     )
 
 
@@ -100,47 +95,6 @@ def family(processes: Iterable[Process], root: int) -> list[Process]:
                 known.add(child.pid)
                 found.append(child)
     return found
-
-
-def kernel_process(kernel: str, proc: Path = Path("/proc")) -> int | None:
-    """Return the number of the process that serves a kernel, None when it cannot be seen.
-
-    Args:
-        kernel: The server's id of it. The connection file that the process was started with bears it.
-        proc: Where the system shows processes.
-    """
-    wanted = f"kernel-{kernel}.json".encode("utf-8", "replace")
-    for pid in sorted(read_processes(proc)):
-        try:
-            with (proc / str(pid) / "cmdline").open("rb") as file:
-                arguments = file.read(64 * 1024).split(b"\0")
-        except OSError:
-            continue
-        if any(argument.endswith(wanted) for argument in arguments):
-            return pid
-    return None
-
-
-def end(wanted: Iterable[tuple[int, int]], proc: Path = Path("/proc")) -> list[int]:
-    """Kill processes that are still the same ones.
-
-    Args:
-        wanted: Number and :attr:`Process.started` of each.
-        proc: Where the system shows processes.
-
-    Returns:
-        Numbers of those that were killed.
-    """
-    running = read_processes(proc)
-    ended = []
-    for pid, started in wanted:
-        process = running.get(pid)
-        if process is None or process.started != started or process.state in "ZX" or pid in (1, os.getpid()):
-            continue
-        with contextlib.suppress(OSError):  # it may end by itself at this moment, or be somebody else's
-            os.kill(pid, signal.SIGKILL)
-            ended.append(pid)
-    return ended
 
 
 @dataclass(frozen=True)

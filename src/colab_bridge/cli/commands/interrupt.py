@@ -10,8 +10,9 @@ import click
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.listing import default_session
 from colab_bridge.cli.root import json_option, session_option
+from colab_bridge.cli.verdict import why_it_goes_on
 from colab_bridge.client.daemon import DaemonClient, segment
-from colab_bridge.errors import ColabBridgeError, UserError
+from colab_bridge.errors import UserError
 
 __all__ = ["interrupt"]
 
@@ -81,19 +82,10 @@ def _say_what_goes_on(invocation: Invocation, client: DaemonClient, wanted: str)
     """Say that the interrupt has changed nothing yet, why as far as it can be seen, and what does."""
     running = client.get("/v1/status")["runs"]
     runs = [run["id"] for run in running if wanted in (run["id"], run["session"])]
-    why = _why(client, runs[0]) if runs else ""
+    why = why_it_goes_on(client, runs[0], _ASK_TIMEOUT_S) if runs else ""
     reason = f" ({why})" if why else ""
     invocation.console.note(f"{wanted}: it was asked to stop and goes on{reason}")
     for run in runs:
         invocation.console.note(f"its kernel can be ended: colab-bridge interrupt {run} --kill")
     if not runs:
         invocation.console.note("its front end can restart the kernel")
-
-
-def _why(client: DaemonClient, run: str) -> str:
-    """Return what the runtime's machine shows of a kernel that does not listen; empty when it shows nothing."""
-    try:
-        found = client.get(f"/v1/runs/{segment(run)}/process", timeout_s=_ASK_TIMEOUT_S).get("found") or {}
-    except ColabBridgeError:
-        return ""
-    return str((found.get("verdict") or {}).get("text", ""))
