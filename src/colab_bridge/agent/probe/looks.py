@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..tunnel.processes import find_process
+from ..tunnel.processes import can_see_processes, find_process
 from .cards import read_cards
 from .machine import read_machine
 from .processes import family, read_processes, verdict
@@ -36,7 +36,7 @@ def look(workspace: Path) -> dict[str, Any]:
         "time": time.time(),
         "machine": read_machine(workspace).to_json(),
         "cards": [card.to_json() for card in read_cards()],
-        "processes_visible": bool(read_processes()),
+        "processes_visible": can_see_processes(),
     }
 
 
