@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,10 @@ class Endpoint:
         return {name: value.reveal() for name, value in self.headers.items()}
 
 
+def _say_nothing(_line: str) -> None:
+    """Stand in where nobody listens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeRequest:
     """What a session asks a provider for.
@@ -66,11 +70,13 @@ class RuntimeRequest:
         session: Name of the session, used for folder names and labels.
         project: Absolute path of the project's root on this machine.
         options: Provider options, already validated (``isolated``, ``url``, ``token``, ``python`` ...).
+        report: Called with one line for people whenever there is something new to say while a machine is waited for.
     """
 
     session: str
     project: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    report: Callable[[str], None] = field(default=_say_nothing, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Signing in: where access tokens and secrets come from, and where they are kept."""

@@ -1,0 +1,69 @@
+"""Providers behind which stands an account that owns runtimes and pays for them."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+from colab_bridge.model.account import AccountRuntime, Balance, Offers, Propagation
+from colab_bridge.model.runtime import Endpoint, RuntimeHandle
+from colab_bridge.ports.provider import RuntimeProvider
+
+__all__ = ["AccountProvider", "CredentialKind"]
+
+CredentialKind = Literal["drive", "user"]
+
+
+@runtime_checkable
+class AccountProvider(RuntimeProvider, Protocol):
+    """A provider that can tell what an account has and may have. Errors as in :class:`RuntimeProvider`."""
+
+    async def account(self) -> str:
+        """Return the e-mail address of the account that would be used; empty when unknown."""
+        ...
+
+    async def runtimes(self) -> list[AccountRuntime]:
+        """Return every runtime of the account, also those opened in a browser."""
+        ...
+
+    async def adopt(self, runtime_id: str) -> RuntimeHandle:
+        """Take over a runtime of the account.
+
+        Raises:
+            RuntimeLostError: the account has no such runtime.
+        """
+        ...
+
+    async def release_id(self, runtime_id: str) -> None:
+        """Release a runtime of the account by its id; one that is gone already is no error."""
+        ...
+
+    async def reconcile(self, in_use: frozenset[str]) -> list[AccountRuntime]:
+        """Release what we asked for and nobody holds.
+
+        Args:
+            in_use: Ids of runtimes that sessions hold.
+
+        Returns:
+            What was released. Runtimes that others made are never touched.
+        """
+        ...
+
+    async def offers(self) -> Offers:
+        """Return what the account may have."""
+        ...
+
+    async def balance(self) -> Balance:
+        """Return what is left and how fast it goes."""
+        ...
+
+    async def forward(self, handle: RuntimeHandle, port: int) -> Endpoint:
+        """Return the way in to another HTTP port of a runtime."""
+        ...
+
+    async def propagate(self, handle: RuntimeHandle, kind: CredentialKind, *, dry_run: bool) -> Propagation:
+        """Hand the user's own credentials to a runtime, as Drive and user sign-in there need them."""
+        ...
+
+    def browser_url(self, handle: RuntimeHandle) -> str:
+        """Return the address that opens a runtime in a browser; holds no secret."""
+        ...
