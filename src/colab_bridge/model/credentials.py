@@ -7,7 +7,15 @@ from typing import Final
 
 from colab_bridge.model.runtime import Secret
 
-__all__ = ["COLAB_SCOPES", "DRIVE_SCOPES", "SCOPE_COLAB", "SCOPE_DRIVE_FILE", "SCOPE_EMAIL", "AccessToken"]
+__all__ = [
+    "COLAB_SCOPES",
+    "DRIVE_SCOPES",
+    "SCOPE_COLAB",
+    "SCOPE_DRIVE_FILE",
+    "SCOPE_EMAIL",
+    "AccessToken",
+    "SecretAnswer",
+]
 
 SCOPE_COLAB: Final = "https://www.googleapis.com/auth/colaboratory"
 SCOPE_EMAIL: Final = "https://www.googleapis.com/auth/userinfo.email"
@@ -36,3 +44,18 @@ class AccessToken:
     scopes: frozenset[str] = frozenset()
     source: str = ""
     quota_project: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretAnswer:
+    """What becomes of the wish of a project's code for a secret.
+
+    Attributes:
+        found: Whether the user has set one of that name.
+        allowed: Whether the user has approved that this project gets it.
+        value: The secret; None unless both hold.
+    """
+
+    found: bool = False
+    allowed: bool = False
+    value: Secret | None = None
