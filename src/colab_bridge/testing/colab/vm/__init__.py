@@ -1,0 +1,1 @@
+"""The data side of the emulator: machines with real Jupyter servers behind a runtime proxy."""
