@@ -13,6 +13,7 @@ __all__ = ["KernelActivity"]
 @dataclass(slots=True)
 class _Execution:
     header: dict[str, Any]
+    may_ask: bool = False
     replied: bool = False
     idle: bool = False
     error_seen: bool = False
@@ -41,7 +42,8 @@ class KernelActivity:
     def sent(self, message: RawMessage) -> None:
         """Take note of a request on its way to the kernel."""
         if message.msg_type == "execute_request":
-            self._executions.setdefault(message.msg_id, _Execution(message.header_fields()))
+            may_ask = _content(message).get("allow_stdin") is not False
+            self._executions.setdefault(message.msg_id, _Execution(message.header_fields(), may_ask))
 
     def received(self, message: RawMessage) -> None:
         """Take note of a message from the kernel."""
@@ -98,6 +100,13 @@ class KernelActivity:
     def under_way(self) -> dict[str, dict[str, Any]]:
         """Return the headers of executions, by id, that have not ended."""
         return {msg_id: execution.header for msg_id, execution in self._executions.items()}
+
+    def executing(self) -> tuple[dict[str, Any], bool] | None:
+        """Return the header of the execution that the kernel is at, and whether its sender answers questions."""
+        for execution in self._executions.values():
+            if not execution.replied:
+                return execution.header, execution.may_ask
+        return None
 
     def half_ended(self) -> dict[str, dict[str, Any]]:
         """Return the headers of executions, by id, that were answered and have not been reported idle."""

@@ -51,6 +51,8 @@ class Inheritance:
     def _request(self, entry: Entry) -> None:
         message = decode_v1(entry.body)
         self.known.append(message.msg_id)
+        if message.channel == "stdin":
+            return  # what was typed is not recorded, so it cannot be sent again
         self.activity.sent(message)
         self.fence.sent(message)
         if not entry.origin and message.channel != "control":

@@ -26,9 +26,11 @@ from colab_bridge.kernels.journal_intake import JournalIntake
 from colab_bridge.kernels.notes import note_of
 from colab_bridge.kernels.own_messages import OwnMessages
 from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
+from colab_bridge.kernels.side_channel import SideChannel, SideHost
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.barrier import Barrier
 from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.side import SideDesk
 from colab_bridge.ports.upstream import LinkState, Upstream, UpstreamEvents
 from colab_bridge.wire.jupyter_ws import v1_chunks
 from colab_bridge.wire.message import MessageError, RawMessage, dump_json
@@ -76,6 +78,7 @@ class HubKernel:
         self._own_requests: deque[str] = deque(maxlen=64)
         self._held: deque[RawMessage] = deque()
         self._gate: BarrierGate | None = None
+        self._side: SideChannel | None = None
         self._journal = JournalIntake(self, clock, upstream.recorded, record.last_origin)
         self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost, self._idle_patience)
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -113,9 +116,21 @@ class HubKernel:
                 barrier, self._transmit, self._refuse_unready, self._warn, self._activity.under_way()
             )
 
+    def set_side(self, desk: SideDesk) -> None:
+        """Have a desk answer what code on the runtime asks of the user's machine."""
+        host = SideHost(
+            send=self._send_unrecorded,
+            say=self._say,
+            executing=self._activity.executing,
+            catching_up=lambda: self._journal.catching_up,
+        )
+        self._side = SideChannel(self.id, host, desk)
+
     def close(self) -> None:
         """Close the record; readers see its end. Nothing is sent to the kernel."""
         self._closed = True
+        if self._side is not None:
+            self._side.close()
         self._idle_watch.stop()
         if self._gate is not None:
             self._gate.close()
@@ -200,12 +215,27 @@ class HubKernel:
             message.content_fields()  # a kernel drops what it cannot read, and nobody would answer
         message.parent_fields()
         self._remember(message.msg_id)
+        if message.channel == "stdin":
+            self._submit_answer(message)
+            return
         self._append(EntryKind.UP, v1_chunks(message))
         self._activity.sent(message)
         if self._gate is None or not self._gate.holds_up(message):
             self._transmit(message)
         self._upstream.set_busy(self._activity.busy)
         self._refresh_state()
+
+    def _submit_answer(self, message: RawMessage) -> None:
+        """Send what a user typed. It may be a password, so only that there was an answer is recorded."""
+        if self._side is not None and self._side.replied(message):
+            return
+        hidden = RawMessage("stdin", message.header, message.parent, message.metadata, b"{}")
+        self._append(EntryKind.UP, v1_chunks(hidden))
+        self._transmit(message)
+
+    def _send_unrecorded(self, message: RawMessage) -> None:
+        self._upstream.send(message)
+        self._fence.sent(message)
 
     def _transmit(self, message: RawMessage) -> None:
         if self._fence.active and message.channel == "shell":
@@ -299,9 +329,12 @@ class HubKernel:
             resend = self._fence.received(message)
             if parent_id in self._own_requests:
                 self._idle_watch.received(message)
-            else:
+            elif self._side is None:
                 self._complete_error(message)
                 self._deliver(message, origin)
+            elif not self._side.takes(message):
+                self._complete_error(message)
+                self._deliver(self._side.masked(message), origin)
         except MessageError as error:
             log.warning("dropped an unreadable message", extra={"kernel": self.id, "reason": str(error)})
             return
@@ -369,6 +402,8 @@ class HubKernel:
 
     def caught_up(self) -> None:
         """Look anew whether the kernel is busy, now that the journal has been read."""
+        if self._side is not None:
+            self._side.caught_up()
         self._refresh_state()
 
     def fall_back(self, reason: str, unsent: Sequence[RawMessage]) -> None:
@@ -417,6 +452,8 @@ class HubKernel:
         if self._gate is not None:
             self._gate.release()
             self._gate.kernel_gone()
+        if self._side is not None:
+            self._side.reset()
         self._activity.clear()
         self._fence.clear()
         self._held.clear()
