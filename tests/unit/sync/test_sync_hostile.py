@@ -178,7 +178,7 @@ async def test_what_programs_here_would_execute_is_never_planted(path, lying):
 async def test_a_snapshot_with_odd_pages_ends_the_sync(lying):
     for page in ([["", "f", 1, DIGEST, False]], [["", "d", False], ["b", "l", "x"], ["a", "l", "x"]], {"a": 1}, [[]]):
         lying.sync.poisoned = ""
-        lying.sync._open = False
+        lying.sync.link_lost()
         lying.liar.lies["snapshot"] = lambda r, a, page=page: (r, json.dumps(page).encode())
         with pytest.raises(SyncFailure) as caught:
             await lying.sync.sync("sync")

@@ -7,6 +7,7 @@ generation that the other side knows and the present one.
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from .disk.root import Root, RootState
 from .disk.scan import LeftOut, Problem, Scanner, ScanResult
 from .disk.stage import Stage, make_calls
 from .disk.statcache import StatCache
-from .disk.trash import Trash
+from .disk.trash import Trash, TrashEntry
 from .disk.watch import Watcher, WatcherUnavailable
 from .ignore import IgnoreRules
 from .service_wire import changed_rows
@@ -35,6 +36,10 @@ __all__ = ["RootGone", "Settlement", "SyncFolder"]
 _TREES_KEPT = 8
 _READ_BYTES = 1 << 20
 _SETTLE_S = 1.0
+# A program that still has an old version open may write into it for a while; it is looked at twice.
+_YOUNG_S = 60.0
+_YOUNG_MOST = 50
+_AUDITED_BYTES = 64 << 20
 
 
 class RootGone(Exception):
@@ -112,6 +117,8 @@ class SyncFolder:
         self._watch_fault = ""
         self._scanner: Scanner | None = None
         self._last: ScanResult | None = None
+        # Parts of the trash that are looked at again, with the time of their transaction and how often they were.
+        self._young: dict[str, tuple[float, int]] = dict.fromkeys(self.trash.transactions()[-_YOUNG_MOST:], (0.0, 0))
         self._trees: OrderedDict[int, Directory] = OrderedDict()
         self.applier = Applier(
             self.root,
@@ -136,6 +143,18 @@ class SyncFolder:
         self._last = None
         self._stop_watching()
         self._watch_fault = "" if self._watch_wanted else "changes are not watched"
+
+    def set_budget(self, budget: Budget) -> None:
+        """Use other limits from the next look on."""
+        if budget != self._budget:
+            self._budget = budget
+            rules, self.rules_id = self.rules, ""
+            if rules is not None:
+                self.set_rules(rules)
+
+    def doubt_since(self, since_s: float) -> None:
+        """Read files anew that were written after a time (seconds since 1970): what was remembered may be too old."""
+        self._cache.forget_since(int(since_s * 1e9))
 
     def close(self) -> None:
         """Write down what is remembered, and let go of the folder."""
@@ -224,6 +243,50 @@ class SyncFolder:
             result = self._last
         return self._take(result)
 
+    def audit(self, share: float, *, known: Directory | None = None) -> None:
+        """Read some files again whatever their stamps say, in turn: what no stamp has told is found one day (I02).
+
+        Args:
+            share: Of all files, 0 to 1; at most 64 MiB at once.
+            known: The last agreement.
+
+        Raises:
+            RootGone: the root is missing or another one.
+        """
+        scanner = self._ready_scanner()
+        if self._last is None:
+            return
+        again: list[str] = []
+        left = _AUDITED_BYTES
+        for path in scanner.sample(share):
+            entry = entry_at(self._last.tree, path)
+            if isinstance(entry, File) and (entry.size <= left or not again):
+                again.append(path)
+                left -= entry.size
+        self._take(scanner.refresh(self._last.tree, self._dirty() or (), known=known, again=again))
+
+    def late_writes(self) -> list[TrashEntry]:
+        """Return old versions in the trash into which a program has written after they were replaced; each once."""
+        now, found = time.time(), list[TrashEntry]()
+        for txn, (since, looks) in list(self._young.items()):
+            if looks and now - since < _YOUNG_S:
+                continue
+            self._young[txn] = (since, looks + 1)
+            if now - since >= _YOUNG_S:
+                del self._young[txn]
+            with suppress(OSError):
+                found += self.trash.changed_since(txn)
+        return found
+
+    def prune(self, *, max_bytes: int, max_age_s: float) -> int:
+        """Remove old content from the trash, and large files of which nobody has sent more; returns the bytes of trash.
+
+        Raises:
+            OSError: something could not be removed.
+        """
+        self.stage.drop_parts(older_than_s=max_age_s)
+        return self.trash.prune(max_bytes=max_bytes, max_age_s=max_age_s, keep=frozenset(self._young))
+
     def open_files(self) -> tuple[str, ...]:
         """Return the files that some process has open for writing now."""
         with suppress(MappedUnavailable):
@@ -288,6 +351,7 @@ class SyncFolder:
         """
         scanner = self._ready_scanner()
         results = self.applier.apply(txn, operations, on_staged=on_staged)
+        self._young[txn] = (time.time(), 0)
         touched = {path for op in operations for path in (op.path, op.old_path) if path}
         # Our own moves wake the watches too; taken in here, they are no news later.
         seen = self._dirty()
@@ -330,10 +394,10 @@ class SyncFolder:
         return isinstance(entry, File) and entry.digest == digest
 
     def contents(self, wanted: Iterable[tuple[bytes, str]], most_bytes: int) -> list[tuple[bytes, bytes]]:
-        """Return the content of small files that still have their digest, up to a sum of bytes."""
+        """Return the content of small files that still have their digest, each once, up to a sum of bytes."""
         out: list[tuple[bytes, bytes]] = []
         total = 0
-        for digest, path in wanted:
+        for digest, path in dict(wanted).items():
             with suppress(OSError), self.open_file(path) as fd:
                 if total + os.fstat(fd).st_size > most_bytes:
                     continue
