@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,13 +101,8 @@ class SideChannel:
         else:
             self._desk.asked(self, request)
 
-    def _parent(self) -> dict[str, Any]:
-        """Return the header of the execution under way, empty when there is none."""
-        executing = self._host.executing()
-        return {} if executing is None else executing[0]
-
     def _executing_id(self) -> str:
-        return str(self._parent().get("msg_id", ""))
+        return str(self.cell().get("msg_id", ""))
 
     def caught_up(self) -> None:
         """Answer what was asked while nobody was there, where the execution that asked still waits."""
@@ -163,16 +158,21 @@ class SideChannel:
     def answer(self, request: SideRequest, data: Any) -> None:
         """Answer a request; one that the kernel does not wait for is left alone."""
         if request.reply_id is not None:
-            self.send(side_answer(request.reply_id, data, session=self._own.session, parent=self._parent()))
+            self.send(side_answer(request.reply_id, data, session=self._own.session, parent=self.cell()))
 
     def fail(self, request: SideRequest, text: str) -> None:
         """Have the kernel's call raise an error with one line of text."""
         if request.reply_id is not None:
-            self.send(side_failure(request.reply_id, text, session=self._own.session, parent=self._parent()))
+            self.send(side_failure(request.reply_id, text, session=self._own.session, parent=self.cell()))
 
-    def say(self, text: str) -> None:
-        """Show a text to the user, in the cell that is being executed."""
-        if self._open and (parent := self._parent()):
+    def cell(self) -> dict[str, Any]:
+        """Return the header of the execution under way; ``{}`` when there is none."""
+        executing = self._host.executing()
+        return {} if executing is None else executing[0]
+
+    def say(self, text: str, cell: Mapping[str, Any] | None = None) -> None:
+        """Show a text to the user, in the cell that is being executed or in the one that is given."""
+        if self._open and (parent := dict(self.cell() if cell is None else cell)):
             content = {"name": "stderr", "text": text if text.endswith("\n") else text + "\n"}
             self._host.say([self._own.make("iopub", "stream", content, parent)])
 

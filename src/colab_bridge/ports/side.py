@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from colab_bridge.wire.colab_side import DownloadOffer, SideRequest
@@ -28,8 +29,17 @@ class SideLine(Protocol):
         """Have the kernel's call raise an error with one line of text."""
         ...
 
-    def say(self, text: str) -> None:
-        """Show a text to the user, in the cell that is being executed."""
+    def cell(self) -> Mapping[str, Any]:
+        """Return the header of the execution under way; ``{}`` when there is none."""
+        ...
+
+    def say(self, text: str, cell: Mapping[str, Any] | None = None) -> None:
+        """Show a text to the user.
+
+        Args:
+            text: One line or more.
+            cell: Header of the execution that it belongs to; that under way when omitted.
+        """
         ...
 
     async def ask(self, prompt: str) -> str | None:
