@@ -19,6 +19,8 @@ _MOST_S = 0.3
 _LOOK_S = 60.0
 _LOOK_UNWATCHED_S = 5.0
 _AFTER_FAULT_S = 5.0
+# Looks at everything take at most this part of the time, so that a large folder at rest costs next to nothing.
+_REST = 400
 
 
 async def keep_in_step(controller: SyncController, remote_dirty: asyncio.Event) -> None:
@@ -41,6 +43,7 @@ async def _once(controller: SyncController, here: _LocalWatch, remote_dirty: asy
     with suppress(RemoteFailure):
         await controller.watch_remote()
     later = await _first_of(here.dirty, remote_dirty, controller.wanted_later, here.patience_s)
+    quiet = not (later or here.dirty.is_set() or remote_dirty.is_set())
     if controller.paused or controller.poisoned:
         later = False
         await asyncio.sleep(_QUIET_S)
@@ -52,7 +55,8 @@ async def _once(controller: SyncController, here: _LocalWatch, remote_dirty: asy
             controller.wanted_later.clear()
             await controller.fetch_deferred()
         else:
-            report = await controller.keep_up()
+            report = await controller.keep_up(quiet=quiet)
+            here.took(report.seconds, quiet=quiet)
             if report.deferred:
                 controller.fetch_later()
     except SyncFailure as failure:
@@ -99,13 +103,19 @@ class _LocalWatch:
     def __init__(self, controller: SyncController) -> None:
         self._controller = controller
         self._number: int | None = None
+        self._last_look_s = 0.0
         self.dirty = asyncio.Event()
 
     @property
     def patience_s(self) -> float:
         """Time after which everything is looked at anyway."""
         watched = self._controller.local.folder.watch_number is not None
-        return _LOOK_S if watched else _LOOK_UNWATCHED_S
+        return max(_LOOK_S if watched else _LOOK_UNWATCHED_S, _REST * self._last_look_s)
+
+    def took(self, seconds: float, *, quiet: bool) -> None:
+        """Take note of what a look at everything costs: a large folder is looked at less often."""
+        if quiet:
+            self._last_look_s = seconds
 
     def arm(self) -> None:
         """Listen."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,16 +19,18 @@ import anyio.to_thread
 
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge.agent.sync.budget import Budget
-from colab_bridge.agent.sync.disk.ops import DisplacedFile
+from colab_bridge.agent.sync.disk.marks import mark_as_foreign
+from colab_bridge.agent.sync.disk.ops import ApplyOp, DisplacedFile, OpResult
 from colab_bridge.agent.sync.disk.root import RootFault
+from colab_bridge.agent.sync.disk.trash import TrashEntry, TrashFault
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.service_folder import RootGone, Settlement, SyncFolder
 from colab_bridge.agent.sync.service_wire import changed_rows
-from colab_bridge.agent.sync.tree import Directory
-from colab_bridge.errors import ConflictError, UserError
+from colab_bridge.agent.sync.tree import Directory, File, entry_at
+from colab_bridge.errors import ColabBridgeError, ConflictError, UserError
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import CopyKind, SyncStore
-from colab_bridge.sync.conflicts import CopyStore, displaced_pieces
+from colab_bridge.sync.conflicts import CopyStore, displaced_pieces, open_pieces
 from colab_bridge.sync.rules import holds_rules, read_rules, rule_folders
 from colab_bridge.sync_core.links import block_leaving_links
 from colab_bridge.sync_core.model import Side
@@ -33,7 +38,14 @@ from colab_bridge.sync_core.model import Side
 __all__ = ["ROOT_FAULT", "LocalOptions", "LocalSide", "LocalView"]
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
 ROOT_FAULT = "CB-USER-SYNC-ROOT"
+_TRASH_BYTES = 2 << 30
+_TRASH_AGE_S = 14 * 86_400.0
+_DOUBTED_S = 600.0
+"""After a stop without a farewell, files written so long before it are read anew."""
+_AUDITED_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +72,14 @@ class LocalView:
         settlement: What the look has found.
         rules: Rules under which it was made.
         rules_id: Their id.
+        suspect: Files that seem to have lost their end when this machine stopped (N11).
     """
 
     tree: Directory
     settlement: Settlement
     rules: IgnoreRules
     rules_id: str
+    suspect: frozenset[str] = frozenset()
 
 
 class LocalSide:
@@ -101,9 +115,11 @@ class LocalSide:
         self._lock_file = _take_lock(state / "lock", project)
         try:
             self.key = _key(state / "key")
+            alive_s = _last_sign(state)
             self.store = SyncStore(state / "local.db", clock.time())
             self.copies = CopyStore(state / "conflicts", self.store, self.key)
             self.folder = self._open_folder()
+            self._torn_before_ns = self._begin(alive_s)
         except BaseException:
             self._lock_file.close()
             raise
@@ -132,6 +148,25 @@ class LocalSide:
         folder.applier.recover()
         return folder
 
+    def _begin(self, alive_s: float) -> int:
+        """Take note of a stop without a farewell.
+
+        Args:
+            alive_s: When the last sign of life was given, seconds since 1970.
+
+        Returns:
+            When the machine was started since then, ns; files older than that may have lost their end. 0: it was not.
+        """
+        boot = self.folder.root.boot_id
+        before, clean = self.store.meta("boot"), self.store.meta("clean") == "yes"
+        self.store.set_meta("boot", boot)
+        self.store.set_meta("clean", "")
+        if clean or not before:
+            return 0
+        self.folder.doubt_since(alive_s - _DOUBTED_S)
+        # The monotonic clock begins with the machine, or a little later where it rests with it.
+        return int((self._clock.time() - self._clock.monotonic()) * 1e9) if boot != before else 0
+
     def _keep_displaced(self, displaced: DisplacedFile) -> None:
         """Keep a version that somebody saved in the middle of an operation, or that a crash left in the stage."""
         now = self._clock.time()
@@ -147,6 +182,7 @@ class LocalSide:
         with anyio.CancelScope(shield=True):
             if not self._lost:
                 await self.do(self.folder.close)
+                await self.do(self.store.set_meta, "clean", "yes")
             await self.do(self.store.close)
             self._lock_file.close()
 
@@ -164,6 +200,7 @@ class LocalSide:
         try:
             if self._lost:
                 self._reopen()
+            self._keep_late_writes()
             settled = self._settle(walk, known)
         except RootGone:
             # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
@@ -175,7 +212,46 @@ class LocalSide:
         if self._shown is None or (self._shown[0] is not key[0]) or self._shown[1] != key[1]:
             ready = block_leaving_links(settled.tree, lambda path: not rules.verdict(path, is_folder=False).travels)
             self._shown = (*key, ready)
-        return LocalView(tree=self._shown[2], settlement=settled, rules=rules, rules_id=self.folder.rules_id)
+        return LocalView(
+            tree=self._shown[2],
+            settlement=settled,
+            rules=rules,
+            rules_id=self.folder.rules_id,
+            suspect=self._suspect(settled.tree, known),
+        )
+
+    def _suspect(self, tree: Directory, known: Directory | None) -> frozenset[str]:
+        """Return the files that are shorter than they were agreed, and were not written since the machine stopped."""
+        if not self._torn_before_ns or known is None:
+            return frozenset()
+        found: set[str] = set()
+        for path, entry in changed_rows(known, tree):
+            before = entry_at(known, path)
+            if isinstance(entry, File) and isinstance(before, File) and entry.size < before.size:
+                with suppress(OSError):
+                    if self.folder.stat_of(path).st_mtime_ns < self._torn_before_ns:
+                        found.add(path)
+        return frozenset(found)
+
+    def _keep_late_writes(self) -> None:
+        """Keep what a program wrote into an old version that it still had open when a new one took its place."""
+        for entry in self.folder.late_writes():
+            try:
+                self._keep_late_write(entry)
+            except (TrashFault, ColabBridgeError, OSError) as error:
+                # It stays in the trash, which never removes what nobody else has.
+                log.warning("late write not kept", extra={"path": entry.path[:200], "reason": str(error)[:200]})
+
+    def _keep_late_write(self, entry: TrashEntry) -> None:
+        if entry.kind != "file":
+            return
+        fd = self.folder.trash.open(entry.id)
+        try:
+            now, txn = self._clock.time(), entry.id.partition("/")[0]
+            self.copies.keep(CopyKind.RESCUED, entry.path, Side.LOCAL, open_pieces(fd), txn=txn, now=now)
+        finally:
+            os.close(fd)
+        self.folder.trash.note_kept(entry.id)
 
     def _reopen(self) -> None:
         if not self._lost:
@@ -216,12 +292,52 @@ class LocalSide:
         self.folder.set_rules(rules)
         return before != self.folder.rules_id
 
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def use(self, options: LocalOptions) -> None:
+        """Use other settings from the next look on; blocking."""
+        if options == self.options:
+            return
+        self.options = options
+        self._rules_from = None
+        self.folder.set_budget(options.budget)
+
+    def apply(self, txn: str, operations: Sequence[ApplyOp], known: Directory) -> list[OpResult]:
+        """Carry out operations here whose content came from a runtime and is staged; blocking.
+
+        Raises:
+            RootGone: the folder is missing or another one.
+        """
+        for operation in operations:
+            if operation.digest:
+                mark_as_foreign(self.folder.stage.folder.full(operation.digest.hex()))
+        return self.folder.apply(txn, operations, known=known)
+
+    async def tend(self, known: Directory) -> None:
+        """Do the housekeeping of a quiet minute: read some files again, and empty the trash of what is too old.
+
+        Raises:
+            RootGone: the folder is missing or another one.
+            OSError: the disk fails.
+        """
+        async with self.lock:
+            if not self._lost:
+                await self.do(self.folder.audit, _AUDITED_SHARE, known=known)
+                await self.do(self.folder.prune, max_bytes=_TRASH_BYTES, max_age_s=_TRASH_AGE_S)
+
     def disk(self) -> tuple[int, int]:
         """Return free and total bytes of the folder's disk."""
-        import shutil
-
         usage = shutil.disk_usage(self.project)
         return usage.free, usage.total
+
+
+def _last_sign(state: Path) -> float:
+    """Return when the memory of this side was last written, seconds since 1970; 0 before the first time."""
+    times = [0.0]
+    for path in state.iterdir():
+        with suppress(OSError):
+            times.append(path.stat().st_mtime if path.name != "lock" else 0.0)
+    return max(times)
 
 
 def _key(path: Path) -> bytes:

@@ -123,7 +123,7 @@ class Exchange:
         content: Content that came along, by digest, not yet verified.
         unstable: Files that somebody has open for writing.
         problems: Paths that cannot travel, with the reason.
-        left_out: Paths that stay there, with the reason and their bytes.
+        late: Old versions there into which a program went on writing, with its id in the trash there.
         walked: The answer rests on a walk, not on watches.
     """
 
@@ -135,6 +135,7 @@ class Exchange:
     content: Mapping[bytes, memoryview] = field(default_factory=dict)
     unstable: tuple[str, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
+    late: tuple[tuple[str, str], ...] = ()
     walked: bool = False
 
 
@@ -250,6 +251,7 @@ class RemoteFiles:
         operations: Sequence[ApplyOp] = (),
         copies: Iterable[tuple[bytes, str]] = (),
         batch: bytes = b"",
+        audit: bool = False,
         deadline_s: float = CALL_S,
     ) -> Exchange:
         """Settle the runtime's side, apply what nothing there has overtaken, and learn what changed.
@@ -260,13 +262,16 @@ class RemoteFiles:
             operations: What shall be done there.
             copies: Content (digest, path there) that the runtime has under another path already.
             batch: Content of the operations.
+            audit: Have some files read again there whatever their stamps say.
             deadline_s: Seconds.
 
         Raises:
             RemoteFailure: the call failed; nothing or all of it may have been done.
             WireError: the answer makes no sense.
         """
-        params = {"gen": self.gen, "txn": txn, "rules_id": self._rules_id}
+        params: dict[str, Any] = {"gen": self.gen, "txn": txn, "rules_id": self._rules_id}
+        if audit:
+            params["audit"] = True
         body = {
             "ops": [operation.to_json() for operation in operations],
             "copies": [[digest.hex(), path] for digest, path in copies],
@@ -298,9 +303,8 @@ class RemoteFiles:
             outcomes=tuple(_outcome(item) for item in read_list(body, "results", 100_000)),
             content=dict(unpack_batch(blob, BatchLimits())) if len(blob) else {},
             unstable=tuple(str(item)[:1024] for item in read_list(body, "unstable", 100)),
-            problems=tuple(
-                (str(item[0])[:1024], str(item[1])[:200]) for item in read_list(body, "problems", 1000) if item
-            ),
+            problems=_sentences(body, "problems"),
+            late=_sentences(body, "late"),
             walked=result.get("walked") is True,
         )
 
@@ -376,6 +380,11 @@ class RemoteFiles:
     ) -> tuple[Mapping[str, Any], bytes]:
         """Call a verb for single files (``list``, ``stat``, ``read``, ``write``, ``remove``, ``trash``)."""
         return await self._call(verb, params, payload, bulk=bulk)
+
+
+def _sentences(body: Mapping[str, Any], name: str) -> tuple[tuple[str, str], ...]:
+    rows = read_list(body, name, 1000)
+    return tuple((str(row[0])[:1024], str(row[1])[:300]) for row in rows if isinstance(row, list) and len(row) == 2)
 
 
 def _text(values: Mapping[str, Any], name: str, most: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,12 +20,14 @@ __all__ = [
     "SyncReport",
     "diff_view",
     "hold_view",
+    "late_write",
     "left_out_lines",
     "make_report",
     "run_line",
 ]
 
 
+_TRASH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}/[0-9]{1,9}")
 _FOLDERS = frozenset({Action.MAKE_FOLDER, Action.REMOVE_FOLDER})
 
 
@@ -100,6 +103,7 @@ def make_report(
     outcomes: Mapping[str, str],
     deferred: tuple[Deferred, ...],
     unstable: tuple[str, ...],
+    more: Sequence[Notice],
     tally: Tally,
     round_trips: int,
     seconds: float,
@@ -108,6 +112,7 @@ def make_report(
     busy = [plan for plan in done if plan.changes]
     last = done[-1] if done else Plan()
     found: dict[tuple[str, str], Notice] = {(n.path, n.kind): n for plan in done for n in notices(plan)}
+    found.update({(n.path, n.kind): n for n in more})
     lines = [one_line(replace(plan, holds=())) for plan in busy]
     return SyncReport(
         line="; ".join(line for line in lines if line),
@@ -150,6 +155,20 @@ def run_line(reports: Sequence[SyncReport], without: Collection[str] = (), named
     return (
         f"{', '.join(words)}: {', '.join(shown(name) for name in names[:named])}{', …' if len(names) > named else ''}"
     )
+
+
+def late_write(path: str, entry: str) -> Notice:
+    """Return the notice for an old version in the runtime's trash into which a program went on writing.
+
+    Args:
+        path: Where it stood.
+        entry: Its id, as the runtime says.
+    """
+    command = ""
+    if _TRASH_ID.fullmatch(entry):
+        command = f"colab-bridge sync trash restore --remote {entry} --to NEW-PATH"
+    sentence = "a program on the runtime went on writing into the version that was replaced"
+    return Notice(path=shown(path), kind="late-write", sentence=sentence, command=command)
 
 
 def hold_view(hold: Hold) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Reason(Enum):
     COMBINED = "combined", "content of one side and executable bit of the other"
     CONFLICT = "conflict", "both sides changed it: the winner keeps the path, the other version is stored"
     REJECTED = "rejected", "you rejected the change, so it is undone on the other side"
+    TORN = "torn", "this machine stopped while it was written and lost its end: the runtime's version comes back"
 
     sentence: str
 

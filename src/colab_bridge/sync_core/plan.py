@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from colab_bridge.agent.sync.pages import row_of
@@ -154,13 +154,28 @@ def plan_sync(
     if RootState.NEW in {states.local, states.remote}:
         base = EMPTY
     circumstances = facts or Circumstances()
-    decisions = reconcile(base, local, remote, options)
+    decisions = _healed(reconcile(base, local, remote, options), circumstances.suspect)
     plan = _planned(decisions, base, local, remote, circumstances, frozenset(approved))
     refused = [hold for hold in plan.holds if hold.id in rejected]
     if refused:
         turned = _turned(decisions, refused)
         plan = _planned(turned, base, local, remote, circumstances, frozenset(approved))
     return plan
+
+
+def _healed(decisions: tuple[Decision, ...], suspect: Collection[str]) -> tuple[Decision, ...]:
+    """Take the runtime's version where a power cut took the end of this machine's; what is left of it is stored."""
+    if not suspect:
+        return decisions
+    out: list[Decision] = []
+    for decision in decisions:
+        files = isinstance(decision.local, File) and isinstance(decision.remote, File)
+        if decision.path in suspect and files and decision.local != decision.remote:
+            (turned,) = keep_side(decision, Side.REMOTE)
+            out.append(replace(turned, reason=Reason.TORN))
+        else:
+            out.append(decision)
+    return tuple(out)
 
 
 def _planned(

@@ -16,11 +16,12 @@ from colab_bridge.sync_core.guard import GuardLists, guard, is_bare_repository, 
 from colab_bridge.sync_core.links import links_used
 from colab_bridge.sync_core.model import Side, Stop
 
-__all__ = ["Circumstances", "Limits", "RootState", "looks_scrambled", "screen", "stops"]
+__all__ = ["SCRAMBLED_AT_LEAST", "Circumstances", "Limits", "RootState", "looks_scrambled", "screen", "stops"]
 
 _MIB = 2**20
 _GIB = 2**30
-_SCRAMBLED_AT_LEAST = 5
+SCRAMBLED_AT_LEAST = 5
+"""Fewer files that turn into noise at once may be an archive or a model that was written anew."""
 _MOST_LINKS = 10_000
 _PROOF_TURNS = 10
 _WRITES = frozenset({Action.WRITE, Action.MAKE_LINK})
@@ -77,6 +78,8 @@ class Circumstances:
         is_ignored: Whether the rules leave a path out; for the proof of links.
         explained: A run has happened that can explain changes of the runtime (S4).
         scrambled: Paths whose new content on the runtime fails :func:`looks_scrambled`.
+        suspect: Files here that lost their end in a power cut (N11): where the runtime still has the agreed version, it
+            comes back.
         free_bytes: Free space at home; None when unknown.
         disk_bytes: Size of that disk.
         consented: Paths that were asked for by name: no limit for one file.
@@ -88,6 +91,7 @@ class Circumstances:
     is_ignored: Callable[[str], bool] = _no
     explained: bool = False
     scrambled: frozenset[str] = frozenset()
+    suspect: frozenset[str] = frozenset()
     free_bytes: int | None = None
     disk_bytes: int = 0
     consented: frozenset[str] = frozenset()
@@ -331,7 +335,7 @@ def _mass_change(changes: tuple[Change, ...], base: Directory, facts: Circumstan
         if change.side is Side.LOCAL and change.action in _WRITES and change.before is not None
     )
     many = len(changed) > limits.changes_down and len(changed) > limits.changes_down_share * base.kept.files
-    noise = len(changed) >= _SCRAMBLED_AT_LEAST and changed <= facts.scrambled
+    noise = len(changed) >= SCRAMBLED_AT_LEAST and changed <= facts.scrambled
     return changed if noise or (many and not facts.explained) else frozenset()
 
 

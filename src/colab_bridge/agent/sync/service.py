@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ from .service_wire import (
 from .transfer.batches import BatchLimits, pack_batch, unpack_batch
 from .transfer.patch import unpack_copies
 from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, sign
-from .tree import Directory, Entry, File
+from .tree import Directory, Entry, File, entry_at
 
 __all__ = ["FilesService", "make"]
 
@@ -52,6 +53,10 @@ _INLINE_FILE_BYTES = 256 * 1024
 _REPLY_BYTES = 1_900_000
 _MOST_FILE_BYTES = 1 << 41
 _SHOWN = 50
+_TRASH_BYTES = 512 << 20
+_TRASH_AGE_S = 14 * 86_400.0
+_PRUNE_S = 600.0
+_AUDITED_SHARE = 0.01
 _Verb = Callable[["_Workspace", Mapping[str, Any], bytes], Reply]
 
 
@@ -64,10 +69,25 @@ class _Workspace:
         self.pages: tuple[int, list[bytes]] = (0, [])
         self.watched = False
         self.armed: int | None = None
+        self.pruned_s = 0.0
+        self.late: list[list[str]] = []
+
+    def tend(self) -> None:
+        """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""
+        for entry in self.folder.late_writes():
+            text = (
+                f"a program went on writing into its old version: colab-bridge sync trash restore --remote {entry.id}"
+            )
+            self.late.append([entry.path, f"{text} --to NEW-PATH"])
+        if time.monotonic() - self.pruned_s >= _PRUNE_S:
+            self.pruned_s = time.monotonic()
+            with suppress(OSError):
+                self.folder.prune(max_bytes=_TRASH_BYTES, max_age_s=_TRASH_AGE_S)
 
 
 def _rescue_nothing(displaced: DisplacedFile) -> None:
-    """What is swapped out on the runtime stays in its trash: the runtime keeps no store of its own."""
+    """Keep nothing: the runtime has no store of its own, so its trash keeps what is swapped out, for good."""
+    raise OSError(f"no store for {displaced.path}")
 
 
 class FilesService:
@@ -250,7 +270,11 @@ class FilesService:
             raise CallFailure("rules", "tell the rules first")
         body, blob = unpack_envelope(payload) if payload else ({}, memoryview(b""))
         operations = _operations(body)
-        settled = folder.settle(after_run=after_run)
+        workspace.tend()
+        audited = params.get("audit") is True
+        if audited:
+            folder.audit(_AUDITED_SHARE)
+        settled = folder.settle(walk=audited, after_run=after_run)
         known = folder.known(read_field(params, "gen", int))
         results: list[OpResult] = []
         overtaken: list[ApplyOp] = []
@@ -260,11 +284,11 @@ class FilesService:
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
         # What nobody has changed need not be looked for in all processes.
         unstable = folder.open_files() if after_run and known is not folder.tree else ()
-        return self._exchange_reply(folder, settled, known, operations, [*results], overtaken, unstable)
+        return self._exchange_reply(workspace, settled, known, operations, [*results], overtaken, unstable)
 
     def _exchange_reply(
         self,
-        folder: SyncFolder,
+        workspace: _Workspace,
         settled: Settlement,
         known: Directory | None,
         operations: Sequence[ApplyOp],
@@ -272,19 +296,21 @@ class FilesService:
         overtaken: Sequence[ApplyOp],
         unstable: Sequence[str],
     ) -> Reply:
+        folder = workspace.folder
         tree = folder.tree
         assert tree is not None
         head = {"gen": folder.gen, "root": tree.kept.digest.hex(), "walked": settled.walked, **self._rules_of(folder)}
-        if known is tree and not results and not overtaken:
+        if known is tree and not results and not overtaken and not workspace.late:
             return Reply(head)
         rows = None if known is None else delta_of(known, tree, 4000)
         outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
         outcome += [[op.path, False, "overtaken", "it changed there meanwhile"] for op in overtaken]
         body: dict[str, Any] = {"rows": rows, "results": outcome, "unstable": list(unstable[:_SHOWN])}
         body["problems"] = [[p.path, p.sentence] for p in settled.problems[:_SHOWN]]
+        body["late"], workspace.late = workspace.late[:_SHOWN], []
         blob = b""
         if known is not None and rows is not None:
-            sent = {op.digest for op in operations}
+            sent = {op.digest for op in operations} | _digests_there(known, tree)
             blob = _inline(folder, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
         answer = pack_envelope(body, blob)
         if len(answer) > _REPLY_BYTES:
@@ -466,6 +492,12 @@ def _touched(path: str, changed: set[str], above: set[str]) -> bool:
     if path in changed or path in above:
         return True
     return any(path[:cut] in changed for cut, letter in enumerate(path) if letter == "/")
+
+
+def _digests_there(known: Directory, now: Directory) -> set[bytes]:
+    """Return content that the other side has at paths that changed here: a file that was moved is not sent."""
+    before = (entry_at(known, path) for path, _ in changed_rows(known, now))
+    return {entry.digest for entry in before if isinstance(entry, File)}
 
 
 def _inline(folder: SyncFolder, rows: Sequence[tuple[str, Entry | None]], sent: set[bytes]) -> bytes:

@@ -221,6 +221,10 @@ class StatCache:
         if (staged.st_ino, staged.st_mtime_ns, staged.st_size) == (placed.st_ino, placed.st_mtime_ns, placed.st_size):
             self.noted[path] = Noted(record_of(placed), digest, fresh=True)
 
+    def forget_since(self, since_ns: int) -> None:
+        """Forget content of files that were written after a time, as long as no scan has met them."""
+        self.noted = {path: noted for path, noted in self.noted.items() if noted.record[1] < since_ns}
+
     def known(self) -> Iterator[tuple[str, Record, bytes]]:
         """Yield path, signature and digest of every file whose content is beyond doubt."""
         for path, noted in self.noted.items():

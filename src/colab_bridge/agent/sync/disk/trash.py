@@ -245,8 +245,19 @@ class Trash:
         digest = b"" if kind is None else self._looker.fingerprint(box.folder, name, kind)
         return Seen(stamps, digest, now_s)
 
+    def note_kept(self, entry_id: str) -> None:
+        """Write down that somebody keeps a copy of an object, so that it may go one day.
+
+        Raises:
+            TrashFault: there is no such entry.
+            OSError: it could not be written.
+        """
+        box, number = self._find(entry_id)
+        with box:
+            box.note_told(number)
+
     def prune(self, *, max_bytes: int, max_age_s: float, keep: Collection[str] = (), now_s: float | None = None) -> int:
-        """Remove what is too old, and the oldest of what is too much.
+        """Remove what is too old, and the oldest of what is too much; never a version that nobody else has.
 
         Args:
             max_bytes: Most that stays.
@@ -262,16 +273,19 @@ class Trash:
         """
         now = time.time() if now_s is None else now_s
         boxes: list[tuple[float, str, int]] = []
+        lone: set[str] = set(keep)
         for txn in self.transactions():
             with self.box(txn, create=False) as box:
                 entries = list(self._entries(box))
+                if not box.sealed or box.unsaved():
+                    lone.add(txn)
                 moved = self._calls.stat(box.folder, MANIFEST).st_mtime if not entries else 0.0
             boxes.append(
                 (max((entry.removed_s for entry in entries), default=moved), txn, sum(e.size for e in entries))
             )
         total, freed = sum(size for _, _, size in boxes), 0
         for moved, txn, size in sorted(boxes):
-            if txn in keep or (now - moved <= max_age_s and total - freed <= max_bytes):
+            if txn in lone or (now - moved <= max_age_s and total - freed <= max_bytes):
                 continue
             remove_all(self._calls, self.folder, txn)
             freed += size

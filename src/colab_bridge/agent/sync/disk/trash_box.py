@@ -165,6 +165,16 @@ class TrashBox:
         """Numbers of the objects that the conflict store has."""
         return {row["told"] for row in self._rows if isinstance(row.get("told"), int)}
 
+    def unsaved(self) -> set[int]:
+        """Return the numbers of objects that nobody else has: saved in the middle of an operation, or written later."""
+        seen = self.seen()
+        return {
+            number
+            for number in set(self.numbers()) - self.told
+            if self.row(number).get("why") == DISPLACED
+            or (number in seen and seen[number].digest != digest_of(self.row(number)))
+        }
+
     def note_seen(self, number: int, seen: Seen) -> None:
         """Remember how an object looked *before* its content was found to be what it should be.
 

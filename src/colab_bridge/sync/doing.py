@@ -1,0 +1,216 @@
+"""Carries out a plan: versions that lose their path kept first, content carried, operations done, agreement set."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from colab_bridge._util.ids import new_id
+from colab_bridge.agent.sync.tree import Directory, File
+from colab_bridge.ports.clock import Clock
+from colab_bridge.sync.base import HistoryLine, SyncStore
+from colab_bridge.sync.carry import Carrier, Progress
+from colab_bridge.sync.local import LocalSide, LocalView
+from colab_bridge.sync.looking import Looking
+from colab_bridge.sync.operations import failed_decisions, older_versions, operations_of
+from colab_bridge.sync.planning import Planner
+from colab_bridge.sync.remote import RemoteFiles
+from colab_bridge.sync.report import Deferred
+from colab_bridge.sync.stops import waiting_deletions
+from colab_bridge.sync.turn import Turn
+from colab_bridge.sync.versions import VersionKeeper
+from colab_bridge.sync_core.changes import Action, Change
+from colab_bridge.sync_core.model import Side
+from colab_bridge.sync_core.plan import Plan, Roots
+from colab_bridge.sync_core.summary import one_line
+
+__all__ = ["Doing"]
+
+_MOST_OPERATIONS = 10_000
+
+
+class Doing:
+    """Carries out the plans of one pair.
+
+    Args:
+        local: This machine's side.
+        remote: The runtime's side.
+        store: Memory of the pair.
+        clock: Time source.
+        planner: Makes the plans.
+        looking: Asks the runtime.
+        progress: Told how large files get on.
+
+    Attributes:
+        resting: Paths that do not travel now.
+        staged: Large results that are staged here already.
+    """
+
+    def __init__(
+        self,
+        local: LocalSide,
+        remote: RemoteFiles,
+        store: SyncStore,
+        clock: Clock,
+        planner: Planner,
+        looking: Looking,
+        progress: Progress | None,
+    ) -> None:
+        self._local = local
+        self._remote = remote
+        self._store = store
+        self._clock = clock
+        self._planner = planner
+        self._looking = looking
+        self._progress = progress
+        self._keeper = VersionKeeper(local, remote, clock)
+        self.resting: set[str] = set()
+        self.staged: set[bytes] = set()
+
+    async def carry_out(self, turn: Turn, plan: Plan, view: LocalView) -> bytes:
+        """Do what a plan says.
+
+        Returns:
+            Digest that the runtime's tree must have now.
+        """
+        turn.rounds += 1
+        if not plan.decisions and (turn.reason != "pre" or turn.rounds > 1):
+            return self._planner.remote_tree(view).kept.digest
+        txn = new_id("txn")
+        carrier = Carrier(self._local, self._remote, self._progress, turn.tally)
+        await self._keeper.keep_for_review(plan, txn)
+        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting} | waiting_deletions(turn.reason, plan)
+        left = self._defer(turn, plan) | turn.waiting
+        here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
+        there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
+        before = self._planner.remote_tree(view)
+        left |= await self._do_here(turn, plan, here, left, carrier, txn)
+        left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
+        turn.failed |= left - set(turn.deferred) - turn.waiting
+        await self._remember(turn, plan, left, txn, here=bool(here))
+        if not plan.changes:
+            turn.done.append(plan)
+            return before.kept.digest
+        done = replace(plan, changes=tuple(c for c in plan.changes if c.decision.path not in left))
+        turn.done.append(replace(done, decisions=tuple(d for d in plan.decisions if d.path not in left)))
+        return done.after(Side.REMOTE, before).kept.digest
+
+    def _defer(self, turn: Turn, plan: Plan) -> set[str]:
+        """Leave large results for the time after the barrier; returns the paths of their decisions."""
+        if turn.wait_all:
+            return set()
+        left: set[str] = set()
+        most = self._planner.options.barrier_bytes
+        for change in plan.changes_on(Side.LOCAL):
+            after = change.after
+            large = change.action is Action.WRITE and isinstance(after, File) and after.size > most
+            if large and isinstance(after, File) and after.digest not in self.staged:
+                turn.deferred[change.decision.path] = Deferred(path=change.path, size=after.size)
+                left.add(change.decision.path)
+        return left
+
+    # -- here --------------------------------------------------------------------------------------------------------
+
+    async def _do_here(
+        self,
+        turn: Turn,
+        plan: Plan,
+        changes: Sequence[Change],
+        left: Collection[str],
+        carrier: Carrier,
+        txn: str,
+    ) -> set[str]:
+        """Bring down and apply what changes on this machine; returns the decisions that failed."""
+        stored = [
+            (d.path, copy)
+            for d in plan.decisions
+            if d.path not in left and d.path not in plan.held
+            for copy in d.stored
+        ]
+        if not changes and not stored:
+            return set()
+        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
+        transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed]
+        missing = await carrier.down(transfers, self._looking.came_along(), older_versions(plan, Side.LOCAL))
+        if await self._local.do(self._planner.notice_noise, changes):
+            # Planned anew, so that the stop holds them; what has come down stays in the stage.
+            return {c.decision.path for c in changes} | {path for path, _ in stored}
+        failed = await self._keeper.keep_losers(stored, needed_after=changes, txn=txn)
+        failed |= {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in changes if c.decision.path not in failed]
+        return failed | await self._apply_here(turn, ready, txn) if ready else failed
+
+    async def _apply_here(self, turn: Turn, ready: Sequence[Change], txn: str) -> set[str]:
+        operations = operations_of(ready, lambda _: None)
+        digests = [op.digest for op in operations if op.digest]
+        await self._local.do(self._store.begin, txn, digests, len(operations), self._clock.time())
+        results = await self._local.do(self._local.apply, txn, operations, self._store.base())
+        bad = {result.path for result in results if not result.ok}
+        turn.outcomes |= {result.path: result.sentence for result in results if not result.ok}
+        return failed_decisions(ready, bad)
+
+    # -- there -------------------------------------------------------------------------------------------------------
+
+    async def _do_there(
+        self, turn: Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
+    ) -> set[str]:
+        """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
+        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed]
+        batch, copies, missing = await carrier.up(transfers, older_versions(plan, Side.REMOTE))
+        failed = {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in changes if c.decision.path not in failed]
+        if not ready and (turn.rounds > 1 or turn.reason != "pre"):
+            return failed
+        operations = await self._local.do(operations_of, ready, self._mtime_here) if ready else []
+        for start in range(0, max(1, len(operations)), _MOST_OPERATIONS):
+            part = operations[start : start + _MOST_OPERATIONS]
+            found = await self._looking.exchange(
+                turn, "pre", txn, part, copies if not start else (), batch if not start else b""
+            )
+            bad = {outcome.path for outcome in found.outcomes if not outcome.ok}
+            turn.outcomes |= {o.path: o.sentence for o in found.outcomes if not o.ok}
+            failed |= failed_decisions(ready, bad)
+        return failed
+
+    def _mtime_here(self, change: Change) -> int | None:
+        try:
+            return self._local.folder.stat_of(change.decision.origins[0]).st_mtime_ns
+        except (OSError, ValueError):
+            return None
+
+    # -- remembering -------------------------------------------------------------------------------------------------
+
+    async def _remember(self, turn: Turn, plan: Plan, failed: Collection[str], txn: str, *, here: bool) -> None:
+        """Set the new agreement in one durable step; nothing is written where nothing was done."""
+        if plan.halted is not None:
+            return
+        base = plan.next_base(failed)
+        done = [c for c in plan.changes if c.decision.path not in failed]
+        line = self._history(turn, replace(plan, changes=tuple(done)), txn) if done else None
+        if plan.decisions or self._planner.roots() != Roots() or self._planner.standing != plan.standing:
+            await self._local.do(self._commit, plan, base, txn if here else "", line)
+            self._planner.standing = plan.standing
+        self._planner.explained = False
+
+    def _commit(self, plan: Plan, base: Directory, txn: str, line: HistoryLine | None) -> None:
+        self._store.commit(base, txn=txn, history=line)
+        self._store.set_standing(plan.standing)
+        info = self._remote.info
+        for key, value in (("local", self._local.folder.identity), ("remote", info.identity if info else "")):
+            if self._store.meta(key) != value:
+                self._store.set_meta(key, value)
+
+    def _history(self, turn: Turn, plan: Plan, txn: str) -> HistoryLine:
+        return HistoryLine(
+            txn=txn,
+            at=self._clock.time(),
+            reason=turn.reason,
+            line=one_line(plan),
+            up=len(plan.changes_on(Side.REMOTE)),
+            down=len(plan.changes_on(Side.LOCAL)),
+            sent=turn.tally.sent,
+            received=turn.tally.received,
+            seconds=round(self._clock.monotonic() - turn.started, 4),
+        )
