@@ -49,24 +49,28 @@ Opening = Callable[..., contextlib.AbstractAsyncContextManager[Pair]]
 
 
 @pytest.fixture
-async def pairs(agent: AgentLink, quick_folder: Path, numbers: Iterator[int]) -> AsyncIterator[Opening]:
-    """Opens pairs whose runtime is the agent process."""
+def quick_root(quick_folder: Path, numbers: Iterator[int]) -> Iterator[Path]:
+    """The folder of one test, below which its pair lies."""
     folder = quick_folder / str(next(numbers))
-
-    def opening(**options: Any) -> contextlib.AbstractAsyncContextManager[Pair]:
-        return open_pair(folder, way=ProcessWay(agent), **options)
-
-    yield opening
+    yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-async def channels(quick_folder: Path, numbers: Iterator[int]) -> AsyncIterator[Opening]:
-    """Opens pairs whose service runs here, behind both ends of the real channel."""
-    folder = quick_folder / str(next(numbers))
+def pairs(agent: AgentLink, quick_root: Path) -> Opening:
+    """Opens pairs whose runtime is the agent process."""
 
     def opening(**options: Any) -> contextlib.AbstractAsyncContextManager[Pair]:
-        return open_pair(folder, way=ChannelWay(), **options)
+        return open_pair(quick_root, way=ProcessWay(agent), **options)
 
-    yield opening
-    shutil.rmtree(folder, ignore_errors=True)
+    return opening
+
+
+@pytest.fixture
+def channels(quick_root: Path) -> Opening:
+    """Opens pairs whose service runs here, behind both ends of the real channel."""
+
+    def opening(**options: Any) -> contextlib.AbstractAsyncContextManager[Pair]:
+        return open_pair(quick_root, way=ChannelWay(), **options)
+
+    return opening

@@ -167,7 +167,7 @@ ROWS = [
     Row(
         "H14",
         None,
-        "f=1 .git/config=1 venv/pyvenv.cfg=1 venv/lib/x=1 node_modules/a.js=1 __pycache__/x.pyc=1 .ipynb_checkpoints/n=1",
+        "f=1 .git/config=1 venv/pyvenv.cfg=1 node_modules/a.js=1 __pycache__/x.pyc=1 .ipynb_checkpoints/n=1",
         "",
         "here: * there: f=1",
     ),
