@@ -132,6 +132,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             )
             sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
             sessions.ask_first(pool.answers)
+            sessions.on_replaced(pool.runtime_gone)
             pool.keep_with(sync)
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)

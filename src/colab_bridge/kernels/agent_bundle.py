@@ -7,15 +7,19 @@ Everything below ``colab_bridge/agent`` that can be imported on the runtime goes
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
+import marshal
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-__all__ = ["PACKAGE", "Bundle", "doorman_source", "load_bundle", "make_bundle"]
+__all__ = ["PACKAGE", "Bundle", "compiled_bundle", "compiled_file_name", "doorman_source", "load_bundle", "make_bundle"]
 
 PACKAGE = "colab_bridge_agent"
 # Two programs, because what starts the agent runs often, and what the agent needs takes long to load.
@@ -33,6 +37,8 @@ _TEXTS = ("doorman.py", "runner.py")
 # The earliest time that a zip can name: the sources' own times would change the content.
 _TIME = (1980, 1, 1, 0, 0, 0)
 _HASH_CHARS = 20
+# Flags of a .pyc that is to be taken without a look at its source. Source: PEP 552.
+_UNCHECKED = (1).to_bytes(4, "little")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +47,57 @@ class Bundle:
 
     Attributes:
         data: The zip.
-        content_hash: First characters of its SHA-256.
+        content_hash: First characters of the SHA-256 of the zip of the sources.
+        python: Tag of the only Python that it is for; empty where it is for any.
     """
 
     data: bytes
     content_hash: str
+    python: str = ""
 
     @property
     def file_name(self) -> str:
         """Name of its file on the runtime."""
-        return f"agent-{self.content_hash}.pyz"
+        tag = f"-{self.python}" if self.python else ""
+        return f"agent-{self.content_hash}{tag}.pyz"
 
 
 @cache
 def load_bundle() -> Bundle:
     """Return the bundle of this installation."""
-    root = files("colab_bridge") / "agent"
-    sources = {name: path.read_bytes() for name, path in _walk(root, "") if name not in _TEXTS}
-    return make_bundle(sources)
+    return make_bundle({name: path.read_bytes() for name, path in _modules().items()})
+
+
+def compiled_bundle() -> Bundle:
+    """Return the same for this machine's own interpreter, with the compiled modules beside the sources.
+
+    Compiling takes three quarters of the processor time of an agent's start. Here the result is taken from where this
+    installation keeps it already.
+    """
+    sources = load_bundle()
+    buffer = io.BytesIO(sources.data)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, path in _modules().items():
+            entry = zipfile.ZipInfo(f"{PACKAGE}/{name}c", _TIME)
+            archive.writestr(entry, _compiled(name, str(path)), zipfile.ZIP_STORED)
+    return Bundle(data=buffer.getvalue(), content_hash=sources.content_hash, python=_python_tag())
+
+
+def compiled_file_name() -> str:
+    """Return the name of the file of :func:`compiled_bundle` without making it."""
+    return Bundle(data=b"", content_hash=load_bundle().content_hash, python=_python_tag()).file_name
+
+
+def _python_tag() -> str:
+    return sys.implementation.cache_tag or "python"
+
+
+def _compiled(name: str, path: str) -> bytes:
+    module = "colab_bridge.agent." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    loader = SourceFileLoader(module, path)
+    code = loader.get_code(module)
+    source_hash = importlib.util.source_hash(loader.get_data(path))
+    return importlib.util.MAGIC_NUMBER + _UNCHECKED + source_hash + marshal.dumps(code)
 
 
 @cache
@@ -87,6 +126,10 @@ def make_bundle(sources: Mapping[str, bytes]) -> Bundle:
 
 def _placed(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{PACKAGE}/{name}": data for name, data in sources.items()}
+
+
+def _modules() -> dict[str, Traversable]:
+    return {name: path for name, path in _walk(files("colab_bridge") / "agent", "") if name not in _TEXTS}
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:

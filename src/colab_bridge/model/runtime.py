@@ -89,6 +89,9 @@ class RuntimeHandle:
         root: Folder on the runtime that stands for the project's root; None when the server decides.
         data: Whatever the provider needs to attach again; may hold secrets, is stored 0600 and never shown.
         label: One line for people, such as ``local, pid 4711``; holds no secret.
+        here: Folder of this runtime on this machine, where its kernels run here and as this user: what belongs to the
+            runtime goes there and is removed with it, and the kernels' connection files are in ``runtime`` below it.
+            None for all other runtimes.
     """
 
     provider: str
@@ -96,3 +99,4 @@ class RuntimeHandle:
     root: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    here: str | None = None

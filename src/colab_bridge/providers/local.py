@@ -50,6 +50,7 @@ __all__ = ["LocalProvider", "kernel_environment", "server_config"]
 _START_TIMEOUT_S = 60.0  # jupyter_server needs about 1 s; a cold cache on a busy machine was seen to need 15
 _POLL_S = 0.02
 _ANSWER_TIMEOUT_S = 10.0
+_ANSWERED_S = 3.0  # so long an answer stands for the next one, while the process lives
 _STOP_TIMEOUT_S = 8.0  # the server gives each kernel 5 s to end
 _GRACE_S = 2.0
 _FORGOTTEN_AFTER_S = 3600
@@ -86,6 +87,7 @@ class LocalProvider:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        self._answered: dict[str, float] = {}
 
     async def acquire(self, request: RuntimeRequest) -> RuntimeHandle:
         """Start a server for a project and return once it answers.
@@ -114,6 +116,8 @@ class LocalProvider:
             root=str(root),
             data=_to_data(server, python),
             label=f"local, pid {server.process.pid}",
+            # An isolated runtime stands for one on another machine, and is reached in the same way.
+            here=None if request.options.get("isolated") else str(folder),
         )
 
     async def attach(self, handle: RuntimeHandle) -> Endpoint:
@@ -130,7 +134,9 @@ class LocalProvider:
                 f"the local runtime (pid {server.process.pid}) has ended",
                 hint="run the command again to start a new one; its log is at " + str(server.folder / "server.log"),
             )
-        await _check(server)
+        if time.monotonic() - self._answered.get(handle.id, float("-inf")) >= _ANSWERED_S:
+            await _check(server)
+            self._answered[handle.id] = time.monotonic()
         return Endpoint(
             base_url=server.url,
             headers={name: Secret(value) for name, value in server.headers.items()},
@@ -150,6 +156,7 @@ class LocalProvider:
             server = self._from_data(handle)
         except RuntimeLostError:
             return  # nothing tells which process it was; without kernels it ends by itself within the hour
+        self._answered.pop(handle.id, None)
         with anyio.CancelScope(shield=True):
             await _stop(server)
             await to_thread.run_sync(_remove, server.folder)
@@ -383,12 +390,12 @@ async def _check(server: _Server) -> None:
 
 async def _stop(server: _Server) -> None:
     # What kernels have started does not end with them; afterwards nobody could tell whose it was. Where the server was
-    # killed, its kernels are known by their connection file.
+    # killed, its kernels are known by their connection file, and an agent always by its folder.
     below = await to_thread.run_sync(descendants, server.process)
     if is_alive(server.process):
         await _ask_to_stop(server)
         await to_thread.run_sync(wait_gone, [server.process], _STOP_TIMEOUT_S)
-    left = [server.process, *below, *await to_thread.run_sync(find_by_argument, str(server.folder / "runtime"))]
+    left = [server.process, *below, *await to_thread.run_sync(find_by_argument, f"{server.folder}{os.sep}")]
     await to_thread.run_sync(terminate_all, left, _GRACE_S)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,6 +16,7 @@ from colab_bridge._util.atomic import write_atomic
 from colab_bridge._util.ids import new_id
 from colab_bridge.kernels.agent_bootstrap import DoormanDialer, FileMemory
 from colab_bridge.kernels.agent_link import AgentLink
+from colab_bridge.kernels.agent_local import LocalDialer
 from colab_bridge.model.records import Session
 from colab_bridge.model.runtime import Endpoint
 
@@ -22,6 +24,8 @@ __all__ = ["AgentAccess", "AgentDoors", "workspace_id"]
 
 log = logging.getLogger(__name__)
 
+#: Name of the one agent in the folder of a runtime on this machine; short, because a socket's path must be.
+_HERE = "here"
 _OWNER = re.compile(r"daemon-[a-z0-9-]{8,60}")
 
 
@@ -32,7 +36,7 @@ class AgentAccess:
     Attributes:
         link: The link.
         known: Returns whether this daemon, or one before it, has left something on the runtime to get to the agent.
-        leave: Removes that again; the agent is not touched.
+        leave: Removes that again, after the agent's end.
     """
 
     link: AgentLink
@@ -54,7 +58,7 @@ class AgentDoors:
         self._owner = ""
 
     def open(self, session: Session) -> AgentAccess:
-        """Return a link to the agent of a session's workspace.
+        """Return a link to the agent of a session's workspace; on this machine without a kernel in between.
 
         Two servers of one machine may lead to the same agent. Who comes second is told that it is held, as another
         daemon would be; under one name the two links would take it from each other for ever.
@@ -67,10 +71,20 @@ class AgentDoors:
         place = f"{session.provider}\n{session.handle.id if session.handle is not None else ''}"
         server = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         owner = f"{self._owner_id()}-{server}"
+        if session.handle is not None and session.handle.here is not None:
+            return self._open_here(Path(session.handle.here), owner)
         memory = FileMemory(self._folder / f"{workspace}-{server}.json")
         dialer = DoormanDialer(endpoint, workspace, owner, memory=memory)
         link = AgentLink(dialer, owner, _label())
         return AgentAccess(link=link, known=lambda: bool(memory.load()), leave=dialer.aclose)
+
+    def _open_here(self, folder: Path, owner: str) -> AgentAccess:
+        hints = {"jupyter_runtime_dir": str(folder / "runtime"), "cwd": str(folder)}
+        dialer = LocalDialer(
+            sys.executable, self._folder / "bundles", [folder], _HERE, owner, hints=hints, needs=folder
+        )
+        link = AgentLink(dialer, owner, _label())
+        return AgentAccess(link=link, known=dialer.known, leave=dialer.aclose)
 
     def _owner_id(self) -> str:
         """Return the name that stays the same when this daemon is started again: the agent's lease hangs on it."""

@@ -157,10 +157,20 @@ class Agents:
     def _of(self, session: Session) -> _Shared:
         shared = self._shared.get(_key(session))
         if shared is None:
+            self._leave_earlier(session)
             shared = self._shared[_key(session)] = _Shared(self._open_access(session))
             self._tasks.start_soon(self._run, shared)
         shared.sessions.add(session.name)
         return shared
+
+    def _leave_earlier(self, session: Session) -> None:
+        """Let go of the agent of a runtime that a session had before: that runtime has gone."""
+        for key, shared in list(self._shared.items()):
+            shared.sessions.discard(session.name)
+            if not shared.sessions:
+                del self._shared[key]
+                self._fail(shared, "the runtime has gone")
+                self._tasks.start_soon(self._end, shared, session)
 
     async def _run(self, shared: _Shared) -> None:
         """Task root of one link."""

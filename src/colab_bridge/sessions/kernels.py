@@ -26,7 +26,7 @@ from colab_bridge.model.runtime import Endpoint
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.upstream import Upstream
 from colab_bridge.sessions.agents import Agents
-from colab_bridge.sessions.transports import KernelTransport, Transport, wants_tunnel
+from colab_bridge.sessions.transports import KernelTransport, Transport
 from colab_bridge.store.store import Store
 
 __all__ = ["KernelKeeper", "KernelPool"]
@@ -168,6 +168,13 @@ class KernelPool:
         link sooner or later anyway.
         """
         return any(self._hubs[kernel.id].heard_within(ANSWERED_S) for kernel in self.kernels(session))
+
+    def runtime_gone(self, session: str) -> None:
+        """Count all kernels of a session as dead, because their runtime has gone."""
+        for kernel in self.kernels(session):
+            if scope := self._scopes.get(kernel.id):
+                scope.cancel()
+            self._hubs[kernel.id].fail("the runtime has gone")
 
     async def server(self, session: str) -> JupyterServer:
         """Return a REST client for the runtime of a session."""
@@ -346,8 +353,8 @@ class KernelPool:
         if session is None or self._agents is None:
             return Transport.WEBSOCKET
         wanted = self._transport_of(session_name)
-        if not wants_tunnel(wanted, session):
-            return Transport.WEBSOCKET
+        if wanted is Transport.WEBSOCKET:
+            return wanted
         self._agents.link(session)
         return wanted
 

@@ -48,11 +48,16 @@ class SessionService:
         self._locks: dict[str, anyio.Lock] = {}
         self._transports: dict[str, Transport] = {}
         self._answers: Callable[[str], bool] = lambda _name: False
+        self._replaced: Callable[[str], None] = lambda _name: None
         self.notices: list[str] = []
 
     def ask_first(self, answers: Callable[[str], bool]) -> None:
         """Have ``answers(session name)`` asked before a runtime is; where it is true, the runtime lives."""
         self._answers = answers
+
+    def on_replaced(self, listener: Callable[[str], None]) -> None:
+        """Have ``listener(session name)`` called when a runtime has gone, before the session gets another one."""
+        self._replaced = listener
 
     # -- looking up ------------------------------------------------------------------------------------------
 
@@ -201,7 +206,9 @@ class SessionService:
     async def _ready(self, session: Session, env: Mapping[str, str]) -> Session:
         async with self._lock(f"session:{session.name}"):
             if session.handle is not None:
-                if self._answers(session.name):
+                # A kernel on this machine is reached past its server, which it may outlive for a moment; asking the
+                # provider costs nothing here.
+                if session.handle.here is None and self._answers(session.name):
                     return session
                 try:
                     await self._providers.get(session.provider).attach(session.handle)
@@ -213,6 +220,7 @@ class SessionService:
     async def _replace_runtime(self, session: Session, env: Mapping[str, str]) -> Session:
         """Get a new runtime for a session whose own is gone; its kernels' variables are gone with it."""
         provider = self._providers.get(session.provider)
+        self._replaced(session.name)
         if session.handle is not None:
             # What is left of the old one: kernels without their server, its folder.
             with contextlib.suppress(ColabBridgeError):

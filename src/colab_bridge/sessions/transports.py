@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from colab_bridge.model.records import Session
-
-__all__ = ["KernelTransport", "Transport", "wants_tunnel"]
+__all__ = ["KernelTransport", "Transport"]
 
 
 class Transport(StrEnum):
@@ -34,18 +32,3 @@ class KernelTransport:
 
     way: str
     reason: str = ""
-
-
-def wants_tunnel(wanted: Transport, session: Session) -> bool:
-    """Return whether a new kernel of a session is to have a tunnel.
-
-    A plain local runtime gets one only when it is asked for by name: its server has no output limit, the connection to
-    it does not break, and a second kernel on the user's own machine would have to be worth it.
-
-    Args:
-        wanted: The setting.
-        session: The session.
-    """
-    if wanted is Transport.AUTO:
-        return session.provider != "local" or bool(session.options.get("isolated"))
-    return wanted is Transport.TUNNEL

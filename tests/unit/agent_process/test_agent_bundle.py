@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 import colab_bridge.agent
-from colab_bridge.kernels.agent_bundle import PACKAGE, doorman_source, load_bundle, make_bundle
+from colab_bridge.kernels.agent_bundle import (
+    PACKAGE,
+    compiled_bundle,
+    compiled_file_name,
+    doorman_source,
+    load_bundle,
+    make_bundle,
+)
 
 SOURCES = {"__init__.py": b"", "process/serve.py": b"x = 1\n", "a.py": b"y = 2\n"}
 
@@ -68,6 +75,22 @@ def test_every_module_in_it_can_be_imported_without_site(python: str, tmp_path: 
     code = f"import sys, importlib; sys.path.insert(0, {str(path)!r})\nfor n in {names!r}: importlib.import_module(n)"
     done = subprocess.run([python, "-I", "-S", "-B", "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_the_compiled_one_is_the_same_agent_and_compiles_nothing(tmp_path: Path) -> None:
+    bundle = compiled_bundle()
+    assert bundle.content_hash == load_bundle().content_hash
+    assert bundle.file_name == compiled_file_name() != load_bundle().file_name
+    path = tmp_path / bundle.file_name
+    path.write_bytes(bundle.data)
+    code = (
+        f"import sys; sys.path.insert(0, {str(path)!r}); import {PACKAGE}.channel\n"
+        f"print(*(m.__spec__.origin for n, m in sys.modules.items() if n.startswith({PACKAGE!r})), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, check=True)
+    origins = done.stdout.splitlines()
+    assert len(origins) > 3
+    assert {Path(origin).suffix for origin in origins} == {".pyc"}
 
 
 def test_the_doorman_is_text_that_also_old_pythons_can_read() -> None:

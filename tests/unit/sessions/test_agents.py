@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -15,11 +16,11 @@ from colab_bridge.errors import TransientError
 from colab_bridge.kernels.agent_link import AgentStatus
 from colab_bridge.kernels.upstream_tunnel import TunnelError
 from colab_bridge.model.records import Session
-from colab_bridge.model.runtime import RuntimeHandle
-from colab_bridge.ports.upstream import LinkState
-from colab_bridge.sessions.agent_access import AgentAccess, workspace_id
+from colab_bridge.model.runtime import Endpoint, RuntimeHandle
+from colab_bridge.ports.upstream import JournalEvents, LinkState, UpstreamEvents
+from colab_bridge.sessions.agent_access import AgentAccess, AgentDoors, workspace_id
 from colab_bridge.sessions.agents import Agents
-from colab_bridge.sessions.transports import Transport, wants_tunnel
+from colab_bridge.sessions.transports import Transport
 
 pytestmark = pytest.mark.anyio
 
@@ -197,19 +198,59 @@ async def test_what_status_shows_holds_no_control_codes() -> None:
         assert view["degraded"] == ["no /proc?[31m"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "provider", "isolated", "tunnel"),
-    [
-        (Transport.AUTO, "jupyter", False, True),
-        (Transport.AUTO, "local", True, True),
-        (Transport.AUTO, "local", False, False),
-        (Transport.TUNNEL, "local", False, True),
-        (Transport.WEBSOCKET, "jupyter", False, False),
-    ],
-)
-def test_which_sessions_get_a_tunnel(wanted: Transport, provider: str, isolated: bool, tunnel: bool) -> None:
-    here = Session(name="a", project="/p", provider=provider, options={"isolated": isolated})
-    assert wants_tunnel(wanted, here) is tunnel
+def ignore(*_arguments: object) -> None:
+    """Take what nobody asks about."""
+
+
+async def test_a_session_whose_runtime_was_replaced_lets_go_of_the_agent_of_the_old_one() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        old = here.links[0]
+        old.become(UP)
+        tunnel = await here.agents.tunnel(session("a"), "k1", lambda: 0, patient=False)
+        assert here.agents.link(session("a", "http://new:1")) is here.links[1]
+        events = UpstreamEvents(message=ignore, state=ignore, gap=ignore, journal=Mock(JournalEvents))
+        with pytest.raises(TunnelError, match="the runtime has gone"):
+            await tunnel.run(events)
+        await anyio.wait_all_tasks_blocked()
+        assert (old.running, here.left) == (False, 1)
+
+
+async def test_an_agent_that_another_session_uses_stays_when_a_runtime_is_replaced() -> None:
+    async with place() as here:
+        here.agents.link(session("a"))
+        here.agents.link(session("b"))
+        here.agents.link(session("a", "http://new:1"))
+        await anyio.wait_all_tasks_blocked()
+        assert (here.links[0].running, here.left) == (True, 0)
+
+
+def doors(folder: Path) -> AgentDoors:
+    async def endpoint(_name: str) -> Endpoint:
+        raise AssertionError("nobody is to be asked")
+
+    return AgentDoors(folder / "doors", endpoint)
+
+
+def test_an_agent_of_a_runtime_on_this_machine_is_known_by_its_folder(tmp_path: Path) -> None:
+    handle = RuntimeHandle(provider="local", id="local-1", here=str(tmp_path / "local-1"))
+    access = doors(tmp_path).open(Session(name="a", project="/p", provider="local", handle=handle))
+    assert not access.known()
+    folder = tmp_path / "local-1" / "colab-bridge" / "agents" / "here"
+    folder.mkdir(parents=True)
+    (folder / "agent.json").write_text("{}")
+    assert access.known()
+
+
+async def test_there_is_no_agent_where_the_folder_of_the_runtime_has_gone(tmp_path: Path) -> None:
+    handle = RuntimeHandle(provider="local", id="local-1", here=str(tmp_path / "local-1"))
+    link = doors(tmp_path).open(Session(name="a", project="/p", provider="local", handle=handle)).link
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(link.run, lambda _status: None)
+        status = await link.ready(5)
+        tasks.cancel_scope.cancel()
+    assert (status.mode, "has gone" in status.text) == ("none", True)
+    assert list(tmp_path.glob("local-1")) == []
 
 
 def test_a_kernel_of_an_earlier_version_stays_on_the_websocket() -> None:

@@ -25,7 +25,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Folder", "FolderError", "candidate_bases", "choose", "private_folder", "read_json", "write_json"]
+__all__ = [
+    "Folder",
+    "FolderError",
+    "agent_file",
+    "candidate_bases",
+    "choose",
+    "private_folder",
+    "read_json",
+    "write_json",
+]
 
 _WORKSPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _APP_NAME = "colab-bridge"
@@ -192,6 +201,11 @@ def choose(workspace: str, bases: Sequence[Path]) -> tuple[Folder, list[str]]:
 
 def _path(base: Path, workspace: str) -> Path:
     return base / _app_name(base) / "agents" / workspace
+
+
+def agent_file(base: Path, workspace: str) -> Path:
+    """Return where an agent below a folder says how it is reached."""
+    return Folder(_path(base, workspace)).agent_file
 
 
 def _open(base: Path, workspace: str) -> Folder:
