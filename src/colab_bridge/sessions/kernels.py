@@ -24,6 +24,7 @@ from colab_bridge.kernels.upstream_ws import WebSocketUpstream
 from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState, Session
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.side import SideDesk
 from colab_bridge.ports.upstream import Upstream
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.transports import KernelTransport, Transport
@@ -100,10 +101,15 @@ class KernelPool:
         self._servers: dict[str, tuple[Endpoint, JupyterServer]] = {}
         self._listeners: list[StateListener] = []
         self._keeper: KernelKeeper | None = None
+        self._desk_of: Callable[[str], SideDesk | None] = lambda _session: None
 
     def keep_with(self, keeper: KernelKeeper) -> None:
         """Have a keeper asked and told about each kernel from now on."""
         self._keeper = keeper
+
+    def answer_with(self, desk_of: Callable[[str], SideDesk | None]) -> None:
+        """Have what a session's kernels ask of the user's machine answered by its desk, from now on."""
+        self._desk_of = desk_of
 
     def on_state(self, listener: StateListener) -> None:
         """Have ``listener(kernel, hub)`` called whenever a kernel's state changes."""
@@ -308,6 +314,8 @@ class KernelPool:
         hub = HubKernel(kernel.id, record, upstream, self._clock, self._state_changed)
         self._hubs[kernel.id] = hub
         self._kernels[kernel.id] = kernel
+        if (desk := self._desk_of(kernel.session)) is not None:
+            hub.set_side(desk)
         if self._keeper is not None:
             self._keeper.opened(kernel, hub, new=start)
         if start:
