@@ -64,6 +64,11 @@ class AccountProvider(RuntimeProvider, Protocol):
         """Hand the user's own credentials to a runtime, as Drive and user sign-in there need them."""
         ...
 
-    def browser_url(self, handle: RuntimeHandle) -> str:
-        """Return the address that opens a runtime in a browser; holds no secret."""
+    def browser_url(self, handle: RuntimeHandle, *, file_id: str = "") -> str:
+        """Return the address that opens a runtime in a browser; holds no secret.
+
+        Args:
+            handle: The runtime.
+            file_id: Notebook in Drive to open on it; an empty notebook when omitted.
+        """
         ...
