@@ -65,6 +65,8 @@ class RunRequest(BaseModel):
     Attributes:
         detached: It is a job: nobody watches it from its start.
         notify: The user wants to be told when it ends, whatever the settings say.
+        allow_stale: It runs also when the files cannot be brought up.
+        deploy: What makes it a deployment; set by :class:`~colab_bridge.execution.deployments.Deployments` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,6 +83,7 @@ class RunRequest(BaseModel):
     allow_stdin: bool = True
     detached: bool = False
     notify: bool = False
+    allow_stale: bool = False
     code: str | None = None
     path: str | None = None
     source: str | None = None
@@ -88,6 +91,7 @@ class RunRequest(BaseModel):
     module: str | None = None
     command: list[str] | None = None
     notebook: NotebookRequest | None = None
+    deploy: dict[str, str | bool] | None = None
 
     _paths = field_validator("project", "cwd")(absolute_path)
 
