@@ -40,7 +40,8 @@ class KernelBarrier:
         kernel: The kernel.
         hub: Its hub.
         controller: Gives the session's controller; None where its folders are not synced.
-        allow_stale: Tells whether code may run although the folders differ.
+        allow_stale: Tells whether a run (its id; empty for a request of a front end) may start although the folders
+            differ.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class KernelBarrier:
         kernel: KernelRecord,
         hub: HubKernel,
         controller: Callable[[], Awaitable[SyncController | None]],
-        allow_stale: Callable[[], bool],
+        allow_stale: Callable[[str], bool],
     ) -> None:
         self._kernel = kernel
         self._hub = hub
@@ -84,8 +85,9 @@ class KernelBarrier:
         self._cursor = self._hub.record.next_seq - 1
 
     def _refuse_or_warn(self, run: str, failure: SyncFailure) -> None:
-        if failure.kind not in _RUN_ANYWAY and not self._allow_stale():
-            raise BarrierRefused(f"not run, the files are not in step: {failure.text}", failure.hint) from failure
+        if failure.kind not in _RUN_ANYWAY and not self._allow_stale(run):
+            hint = f"{failure.hint}; to run with the files that are there: --allow-stale"
+            raise BarrierRefused(f"not run, the files are not in step: {failure.text}", hint) from failure
         self._tell_once(run, "warning", f"the files on the runtime may be old: {failure.text} ({failure.hint})")
 
     async def after(self, request_header: Mapping[str, Any]) -> None:

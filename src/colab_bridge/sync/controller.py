@@ -52,6 +52,7 @@ class SyncController:
 
     Attributes:
         last: What the last sync has done; None before the first.
+        trouble: Why the folders were not in step after the last sync; empty when they were.
         poisoned: Why the sync of this session has ended for good; empty otherwise.
         hushed: Paths that no summary names.
         wanted_later: Set when large results wait to be fetched.
@@ -73,6 +74,7 @@ class SyncController:
         self.store = store
         self.progress = progress
         self.last: SyncReport | None = None
+        self.trouble = ""
         self.poisoned = store.meta("poisoned")
         self.hushed: set[str] = set()
         self.wanted_later = asyncio.Event()
@@ -183,12 +185,16 @@ class SyncController:
                 raise SyncFailure(FailureKind.PAUSED, "the sync is paused")
             turn = Turn(reason=reason, wait_all=wait_all, audit=audit, started=self._clock.monotonic())
             trips = self.remote.round_trips
-            settled = await self._guarded(turn)
+            try:
+                settled = await self._guarded(turn)
+            except SyncFailure as failure:
+                self.trouble = failure.text
+                raise
             turn.round_trips = self.remote.round_trips - trips
             self.last = self._report(turn)
+            self.trouble = "" if settled else f"files kept changing: {listed(turn.failed) or 'on the runtime'}"
             if not settled:
-                where = listed(turn.failed) or "on the runtime"
-                raise SyncFailure(FailureKind.UNSETTLED, f"files kept changing: {where}", paths=turn.failed)
+                raise SyncFailure(FailureKind.UNSETTLED, self.trouble, paths=turn.failed)
             return self.last
 
     async def _guarded(self, turn: Turn) -> bool:

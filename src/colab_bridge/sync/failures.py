@@ -28,7 +28,7 @@ class FailureKind(StrEnum):
 
 
 _HINTS = {
-    FailureKind.OFFLINE: "see: colab-bridge status; to run with the files that are there: colab-bridge sync pause",
+    FailureKind.OFFLINE: "see: colab-bridge status",
     FailureKind.UNSETTLED: "files change all the time; see: colab-bridge sync diff",
     FailureKind.CONFLICT: "see: colab-bridge sync conflicts",
     FailureKind.HELD: "see: colab-bridge sync status",

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 _MIB = 2**20
 _AGENT_WAIT_S = 30.0
+_SWITCH = "COLAB_BRIDGE_SYNC__ENABLED"
 _FOLDER_ON_SERVER = "colab-bridge"
 
 
@@ -59,6 +60,7 @@ class _Pair:
     controller: SyncController | None = None
     reason: str = ""
     project: str = ""
+    settings: SyncSettings | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
@@ -108,6 +110,7 @@ class SyncManager:
         self._locals: dict[str, _Shared] = {}
         self._barriers: WeakValueDictionary[str, KernelBarrier] = WeakValueDictionary()
         self._open_lock = anyio.Lock()
+        self._stale_runs: set[str] = set()
 
     # -- for the kernels ---------------------------------------------------------------------------------------------
 
@@ -145,7 +148,10 @@ class SyncManager:
         async def controller() -> SyncController | None:
             return await self.pair(kernel.session)
 
-        barrier = KernelBarrier(kernel, hub, controller, lambda: self.settings(session).allow_stale)
+        def allow_stale(run: str) -> bool:
+            return run in self._stale_runs or self.settings(session).allow_stale
+
+        barrier = KernelBarrier(kernel, hub, controller, allow_stale)
         self._barriers[kernel.id] = barrier
         hub.set_barrier(barrier)
 
@@ -176,6 +182,8 @@ class SyncManager:
 
     def began(self, run: Run, *, resumed: bool) -> None:
         """Leave a notebook where it is while its outputs are being written; nobody there needs it."""
+        if run.spec.get("allow_stale") is True:
+            self._stale_runs.add(run.id)
         pair = self._pairs.get(run.session)
         path = _notebook_of(run, pair)
         if pair is not None and pair.controller is not None and path is not None:
@@ -190,6 +198,7 @@ class SyncManager:
 
     def ended(self, run: Run, outcome: object) -> None:
         """Say what travelled for a run, and let its notebook go up."""
+        self._stale_runs.discard(run.id)
         pair = self._pairs.get(run.session)
         controller = pair.controller if pair is not None else None
         barrier = self._barriers.get(run.kernel)
@@ -237,6 +246,27 @@ class SyncManager:
         except UserError:
             return SyncSettings()
 
+    def must_sync(self, session: Session) -> None:
+        """Say why nothing of a session is synced, where that is so.
+
+        Raises:
+            UserError: it works in the project folder itself, or its sync is switched off.
+        """
+        settings = self.settings(session)
+        if syncs(session, settings):
+            return
+        if settings.enabled:
+            raise UserError(
+                f"session {session.name} works in the project folder itself: there is nothing to sync",
+                hint="A runtime with a folder of its own: colab-bridge new --isolated",
+            )
+        hint = "colab-bridge config set sync.enabled true"
+        if self._env().get(_SWITCH):
+            hint = (
+                f"The daemon was started with {_SWITCH} in its environment: unset it, then colab-bridge daemon restart"
+            )
+        raise UserError(f"the sync of session {session.name} is switched off", hint=hint)
+
     def reason(self, session_name: str) -> str:
         """Return why a session is not synced; empty when it is, or when nobody has asked yet."""
         pair = self._pairs.get(session_name)
@@ -256,11 +286,16 @@ class SyncManager:
         session = self._sessions.session(session_name)
         pair = self._pairs.setdefault(session_name, _Pair())
         async with pair.lock:
+            settings = self.settings(session)
             if pair.controller is None:
-                await self._open(session, pair)
+                await self._open(session, settings, pair)
+            elif pair.settings != settings:
+                pair.controller.options = _options(settings)
+                await pair.controller.local.do(pair.controller.local.use, _local_options(settings))
+            pair.settings = settings
             return pair.controller
 
-    async def _open(self, session: Session, pair: _Pair) -> None:
+    async def _open(self, session: Session, settings: SyncSettings, pair: _Pair) -> None:
         link = self._agents.link(session)
         status = await link.ready(_AGENT_WAIT_S)
         if status.mode == "none" and status.state is LinkState.GONE:
@@ -271,7 +306,6 @@ class SyncManager:
                 f"the files on the runtime cannot be reached: {status.text or 'the agent does not answer'}",
                 hint="colab-bridge status",
             )
-        settings = self.settings(session)
         local = await self._local(session, settings)
         store = await local.do(SyncStore, local.state / f"pair-{session.name}.db", self._clock.time())
         remote = RemoteFiles(LinkCaller(link), root=self._root(session), key=local.key)
@@ -287,7 +321,7 @@ class SyncManager:
             shared = self._locals.get(session.project)
             if shared is None:
                 digest = hashlib.sha256(os.fsencode(session.project)).hexdigest()[:16]
-                options = LocalOptions(strict=settings.respect_gitignore, budget=_budget(settings))
+                options = _local_options(settings)
                 side = await anyio.to_thread.run_sync(
                     LocalSide, Path(session.project), self._folder / digest, self._clock, options
                 )
@@ -352,12 +386,13 @@ def _notebook_of(run: Run, pair: _Pair | None) -> str | None:
         return None
 
 
-def _budget(settings: SyncSettings) -> Budget:
-    return Budget(
+def _local_options(settings: SyncSettings) -> LocalOptions:
+    budget = Budget(
         file=settings.max_file_mb * _MIB,
         git_file=settings.max_ignored_file_mb * _MIB,
         git_total=settings.max_ignored_total_mb * _MIB,
     )
+    return LocalOptions(strict=settings.respect_gitignore, budget=budget)
 
 
 def _options(settings: SyncSettings) -> PairOptions:

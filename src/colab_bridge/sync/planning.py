@@ -14,6 +14,7 @@ from colab_bridge.sync.local import LocalSide, LocalView
 from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync.remote import RemoteFiles
 from colab_bridge.sync_core.changes import Action, Change
+from colab_bridge.sync_core.exec_bits import with_bits_of
 from colab_bridge.sync_core.guard import GuardLists
 from colab_bridge.sync_core.plan import Plan, Roots, plan_sync
 from colab_bridge.sync_core.reconcile import MergeOptions
@@ -56,9 +57,10 @@ class Planner:
             view: This machine's side.
         """
         approved, rejected = self._store.verdicts()
+        base = self._store.base()
         return plan_sync(
-            self._store.base(),
-            view.tree,
+            base,
+            view.tree if self._local.folder.probe.has_exec else with_bits_of(view.tree, base),
             self.remote_tree(view),
             options=MergeOptions(
                 winner=self.options.winner,
@@ -72,12 +74,14 @@ class Planner:
         )
 
     def remote_tree(self, view: LocalView) -> Directory:
-        """The runtime's tree without what our rules leave out, whatever it says."""
+        """The runtime's tree without what our rules leave out, whatever it says; with the bits that its disk lacks."""
         raw = self._remote.tree
         assert raw is not None
         if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules_id:
             self._stripped = (raw, view.rules_id, strip_ignored(raw, view.rules))
-        return self._stripped[2]
+        tree = self._stripped[2]
+        info = self._remote.info
+        return tree if info is None or info.has_exec else with_bits_of(tree, self._store.base())
 
     def notice_noise(self, changes: Collection[Change]) -> bool:
         """Look whether what is staged here turns every file that it replaces into noise (S4); blocking.

@@ -79,6 +79,7 @@ class RemoteInfo:
         identity: Marker, device, inode and start of the machine: another value is another peer (S1).
         root: Path of the workspace there.
         folds: Its file system ignores case or Unicode form.
+        has_exec: Its file system keeps the executable bit.
         python: Version of its Python.
         free_bytes: Free space there.
         degraded: Sentences about what is missing there.
@@ -88,6 +89,7 @@ class RemoteInfo:
     identity: str
     root: str
     folds: bool
+    has_exec: bool
     python: str
     free_bytes: int
     degraded: tuple[str, ...]
@@ -202,6 +204,7 @@ class RemoteFiles:
             identity="/".join(identity),
             root=_text(result, "root", 4096),
             folds=result.get("folds") is True,
+            has_exec=result.get("exec") is not False,
             python=_text(result, "python", 40),
             free_bytes=_whole(result, "free"),
             degraded=tuple(str(item)[:200] for item in read_list(result, "degraded", 20)),

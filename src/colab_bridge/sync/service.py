@@ -19,7 +19,7 @@ from colab_bridge.sync.base import KeptCopy
 from colab_bridge.sync.conflicts import file_pieces
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure
-from colab_bridge.sync.manager import SyncManager, syncs
+from colab_bridge.sync.manager import SyncManager
 from colab_bridge.sync.moves import FileMover, Tell
 from colab_bridge.sync.remote import RemoteFailure
 from colab_bridge.sync.report import diff_view, hold_view, left_out_lines
@@ -47,11 +47,7 @@ class SyncService:
 
     async def _controller(self, name: str) -> SyncController:
         session = self._manager.session(name)
-        if not syncs(session, self._manager.settings(session)):
-            raise UserError(
-                f"session {name} works in the project folder itself, or its sync is switched off",
-                hint="colab-bridge new --isolated   or: colab-bridge config set sync.enabled true",
-            )
+        self._manager.must_sync(session)
         controller = await self._manager.pair(name)
         if controller is None:
             reason = self._manager.reason(name)
@@ -304,6 +300,8 @@ def _state(controller: SyncController) -> str:
         return f"ended: {shown(controller.poisoned)}"
     if controller.paused:
         return "paused"
+    if controller.trouble:
+        return f"stale: {controller.trouble}"
     last = controller.last
     if last is None:
         return "not yet synced"

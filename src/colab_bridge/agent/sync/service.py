@@ -75,10 +75,7 @@ class _Workspace:
     def tend(self) -> None:
         """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""
         for entry in self.folder.late_writes():
-            text = (
-                f"a program went on writing into its old version: colab-bridge sync trash restore --remote {entry.id}"
-            )
-            self.late.append([entry.path, f"{text} --to NEW-PATH"])
+            self.late.append([entry.path, entry.id])
         if time.monotonic() - self.pruned_s >= _PRUNE_S:
             self.pruned_s = time.monotonic()
             with suppress(OSError):

@@ -279,7 +279,7 @@ class SyncFolder:
         return found
 
     def prune(self, *, max_bytes: int, max_age_s: float) -> int:
-        """Remove old content from the trash, and large files of which nobody has sent more; returns the bytes of trash.
+        """Remove old content from the trash, and large files of which nobody has sent more; returns the bytes.
 
         Raises:
             OSError: something could not be removed.
@@ -429,6 +429,7 @@ class SyncFolder:
             "boot": self.root.boot_id,
             "root": str(self.root.path),
             "folds": bool(self.probe.folds_case or self.probe.normalises),
+            "exec": self.probe.has_exec,
             "free": int(self.probe.free_bytes),
             "degraded": self.degraded,
             "watching": self._watch_wanted and not self._watch_fault,

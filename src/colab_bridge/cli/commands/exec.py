@@ -19,11 +19,18 @@ __all__ = ["exec_"]
 @target_options
 @click.option("-f", "--file", metavar="FILE", help="Take the code from a file.")
 @click.option("-c", "--code", metavar="CODE", help="The code, as an option.")
+@click.option("--allow-stale", is_flag=True, help="Run also when the files cannot be brought up.")
 @json_option
 @click.argument("source", metavar="CODE", required=False)
 @click.pass_obj
 def exec_(
-    invocation: Invocation, /, source: str | None, code: str | None, file: str | None, **options: str | bool | None
+    invocation: Invocation,
+    /,
+    source: str | None,
+    code: str | None,
+    file: str | None,
+    allow_stale: bool,
+    **options: str | bool | None,
 ) -> int:
     """Run CODE in the session's kernel; "-" reads it from standard input.
 
@@ -39,7 +46,7 @@ def exec_(
 
     text = _code(source, code, file)
     target = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
-    return start_run(invocation, target, {"kind": "code", "code": text})
+    return start_run(invocation, target, {"kind": "code", "code": text, "allow_stale": allow_stale})
 
 
 def _code(source: str | None, code: str | None, file: str | None) -> str:

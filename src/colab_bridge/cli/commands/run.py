@@ -73,6 +73,7 @@ def split_arguments(args: list[str], with_value: frozenset[str]) -> tuple[list[s
 @click.option("--keep-going", is_flag=True, help="Notebook: run the cells after one that fails.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; it goes on with nobody attached, see `job`.")
 @click.option("--notify", is_flag=True, help="Tell me when it has ended, fails or asks something (if over a minute).")
+@click.option("--allow-stale", is_flag=True, help="Run also when the files cannot be brought up.")
 @click.option("--every", metavar="SPAN", help="Run it now and again after each SPAN: 30m, 6h, 1d.")
 @click.option("--cron", metavar="LINE", help='Run it at the local times of a crontab line: "0 7 * * 1-5".')
 @json_option
@@ -89,6 +90,7 @@ def run(
     kernel: str | None,
     detach: bool,
     notify: bool,
+    allow_stale: bool,
     every: str | None,
     cron: str | None,
     **options: str | bool | None,
@@ -128,7 +130,7 @@ def run(
     else:
         request = _program(invocation, what, rest)
     where = Target(**options)  # type: ignore[arg-type]  # the options are the fields, see target_options
-    request["notify"] = notify
+    request |= {"notify": notify, "allow_stale": allow_stale}
     if every or cron:
         from colab_bridge.cli.commands.schedule import add_schedule  # few runs are scheduled
 
