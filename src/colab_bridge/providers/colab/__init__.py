@@ -1,0 +1,1 @@
+"""Google Colab as a provider of runtimes; :mod:`.provider` is the way in."""

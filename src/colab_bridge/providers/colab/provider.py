@@ -1,0 +1,526 @@
+"""The provider ``colab``: runtimes of a Google account.
+
+What a handle says: the request's UUID, the machine's id, the account, the control plane and the hardware. It holds no
+token of any kind; ways in are in memory only and are asked for again by a daemon that was started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import anyio
+from anyio import to_thread
+
+from colab_bridge.config.services import ServiceUrls, service_urls
+from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
+from colab_bridge.model.account import AccountRuntime, Balance, Offers, Propagation
+from colab_bridge.model.hardware import Hardware
+from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
+from colab_bridge.ports.account import CredentialKind
+from colab_bridge.ports.clock import Clock, SystemClock
+from colab_bridge.ports.credentials import TokenSource
+from colab_bridge.providers.colab.acquire import Acquisition
+from colab_bridge.providers.colab.acquiring import Done
+from colab_bridge.providers.colab.classify import Verdict, to_error
+from colab_bridge.providers.colab.control import ControlPlane
+from colab_bridge.providers.colab.control_v1 import ControlV1
+from colab_bridge.providers.colab.control_v1beta import ControlV1Beta
+from colab_bridge.providers.colab.http import CallFailedError, GoogleHttp
+from colab_bridge.providers.colab.ledger import Entry, Ledger
+from colab_bridge.providers.colab.machine import inspect
+from colab_bridge.providers.colab.options import Wanted, read_options
+from colab_bridge.providers.colab.rates import Rates
+from colab_bridge.providers.colab.values import Assignment, Wish, is_endpoint_id, nbh_of
+from colab_bridge.providers.colab.ways import GONE_AFTER_S, Ways, endpoint_of
+
+__all__ = ["ROOT", "ColabProvider"]
+
+log = logging.getLogger(__name__)
+
+#: The project's folder on a Colab machine; the rest of ``/content`` is the user's own there.
+ROOT: Final = "/content/workspace"
+JUPYTER_PORT: Final = 8080
+#: A request that ended this recently is left alone by :meth:`ColabProvider.reconcile`: its session is being made.
+FRESH_S: Final = 120.0
+#: Seconds after which a request without a runtime cannot get one any more: creation ends after 180 s at the service.
+FORGOTTEN_S: Final = 600.0
+_CONFIRM_TRIES = 5
+_CONFIRM_PAUSE_S = 1.5
+
+
+@dataclass(slots=True)
+class _Account:
+    """What belongs to one account over one control plane."""
+
+    control: ControlPlane
+    v1: ControlV1
+    ways: Ways
+
+
+class ColabProvider:
+    """Gets, keeps and gives back Colab runtimes; implements :class:`~colab_bridge.ports.account.AccountProvider`.
+
+    Args:
+        folder: Where requests are kept.
+        tokens: Where access tokens come from.
+        urls: Where Google's services are.
+        clock: Time source.
+        gone_after_s: Seconds between two listings that prove that a runtime is gone.
+        pause: Waits some seconds.
+    """
+
+    name = "colab"
+
+    def __init__(
+        self,
+        folder: Path,
+        tokens: TokenSource,
+        urls: ServiceUrls | None = None,
+        clock: Clock | None = None,
+        *,
+        gone_after_s: float = GONE_AFTER_S,
+        pause: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
+        self._tokens = tokens
+        self._urls = urls if urls is not None else service_urls(os.environ)
+        self._clock = clock or SystemClock()
+        self._ledger = Ledger(folder / "requests")
+        self._rates = Rates(folder / "rates.json")
+        self._http = GoogleHttp(tokens)
+        self._gone_after_s = gone_after_s
+        self._pause = pause
+        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._asking: set[str] = set()
+        self._ended: dict[str, float] = {}
+
+    async def aclose(self) -> None:
+        """Close the connections to Google."""
+        await self._http.aclose()
+
+    # -- runtimes ------------------------------------------------------------------------------------------------
+
+    async def acquire(self, request: RuntimeRequest) -> RuntimeHandle:
+        """Get a machine for a session.
+
+        Raises:
+            UserError: an option does not fit, or the account may not have such a machine.
+            QuotaError: none is free, or a quota is used up.
+            AuthError: there is no usable sign-in, or Google has blocked the account.
+            TransientError: Google's service does not answer.
+        """
+        wanted = read_options(request.options)
+        account = await self._account_name(wanted.account)
+        wanted = replace(wanted, account=account)
+        if account:
+            request.report(f"account {account}")
+        entry = await to_thread.run_sync(self._open_entry, request, wanted)
+        self._asking.add(entry.request)
+        try:
+            done = await self._acquire(entry, wanted, request.report)
+        finally:
+            self._asking.discard(entry.request)
+            self._ended[entry.request] = self._clock.monotonic()
+        return self._handle(entry, done.assignment, done.hardware)
+
+    async def _acquire(self, entry: Entry, wanted: Wanted, report: Callable[[str], None]) -> Done:
+        service = self._account(wanted.account, wanted.api)
+        acquisition = Acquisition(service.control, entry.request, wanted, self._clock, report, inspect, self._pause)
+        acquisition.unsettled = entry.runtime != ""
+        try:
+            done = await acquisition.run()
+        except BaseException:
+            # What may have a runtime stays on the list, and is looked for at the next start.
+            if not acquisition.unsettled:
+                self._ledger.remove(entry.request)
+            raise
+        held = replace(entry, runtime=done.assignment.id, name=done.assignment.name)
+        self._ledger.write(held)  # before anything that can be cancelled
+        service.ways.note([done.assignment])
+        report(f"Colab gave {done.hardware}: {done.assignment.id}")
+        if done.note:
+            report(done.note)
+        return done
+
+    def _open_entry(self, request: RuntimeRequest, wanted: Wanted) -> Entry:
+        """Write down what is about to be asked for; an earlier request of the same kind that was cut is taken up."""
+        entry = self._ledger.find(
+            lambda old: (
+                not old.runtime
+                and old.request not in self._asking
+                and (old.session, old.project, old.account, old.api) == _who(request, wanted)
+                and old.asked_for == wanted.ladder
+                and old.version == wanted.version
+            )
+        )
+        session, project, account, api = _who(request, wanted)
+        entry = entry or Entry(
+            request=str(uuid.uuid4()),
+            session=session,
+            project=project,
+            account=account,
+            api=api,
+            asked_for=wanted.ladder,
+            version=wanted.version,
+        )
+        entry = replace(entry, asked_at=self._clock.time())
+        try:
+            self._ledger.write(entry)
+        except OSError as error:
+            raise UserError(
+                f"the request cannot be written down, so nothing is asked for: {error.strerror or error}",
+                hint="make room on this disk, then try again",
+            ) from error
+        return entry
+
+    def _handle(self, entry: Entry, assignment: Assignment, hardware: Hardware | None) -> RuntimeHandle:
+        what = str(hardware) if hardware is not None else "unknown machine"
+        data: dict[str, Any] = {
+            "request": entry.request,
+            "endpoint": assignment.endpoint,
+            "name": assignment.name,
+            "account": entry.account,
+            "api": entry.api,
+            "requested_at": entry.asked_at,
+            "asked_for": [str(each) for each in entry.asked_for],
+        }
+        if hardware is not None:
+            data["hardware"] = {
+                "kind": hardware.kind,
+                "accelerator": hardware.accelerator,
+                "high_memory": hardware.high_memory,
+            }
+        paid_by = f", {entry.account}" if entry.account else ""
+        return RuntimeHandle(
+            provider=self.name, id=assignment.id, root=ROOT, data=data, label=f"Colab {what}, {assignment.id}{paid_by}"
+        )
+
+    async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
+        """Return the way in to a runtime, from memory while it has some minutes left.
+
+        Args:
+            handle: The runtime.
+            stale: A way in that the runtime's proxy has just refused; another one is got.
+
+        Raises:
+            RuntimeLostError: Google's listing lacked the runtime twice.
+            TransientError: whether it lives cannot be found out now.
+            AuthError: the sign-in is refused.
+        """
+        return await self._service(handle).ways.get(handle.id, stale)
+
+    async def keep_alive(self, handle: RuntimeHandle) -> None:
+        """Tell Google that the runtime is in use.
+
+        Raises:
+            RuntimeLostError: it is gone.
+            AuthError: the sign-in is refused, or lacks the scope.
+            TransientError: Google could not be reached.
+        """
+        service = self._service(handle)
+        endpoint = str(handle.data.get("endpoint") or "")
+        if not is_endpoint_id(endpoint):
+            raise UserError(
+                "the public Colab API does not tell this runtime's id, so it cannot be kept alive",
+                hint="use the other interface: colab-bridge config set runtimes.NAME.api v1",
+                code="CB-COLAB-022",
+            )
+        try:
+            await service.v1.ping(endpoint)
+        except CallFailedError as error:
+            if error.failure.verdict is not Verdict.NOT_FOUND:
+                raise to_error(error.failure) from error
+            await service.ways.get(handle.id, stale=await self._known_way(service, handle))
+
+    async def _known_way(self, service: _Account, handle: RuntimeHandle) -> Endpoint | None:
+        try:
+            return await service.ways.get(handle.id)
+        except TransientError:
+            return None
+
+    async def release(self, handle: RuntimeHandle) -> None:
+        """Give the machine back, and make sure that Google lists it no more.
+
+        Raises:
+            TransientError: that could not be done or seen now; the machine may still run.
+        """
+        service = self._service(handle)
+        assignment = Assignment(endpoint=_endpoint_in(handle), name=str(handle.data.get("name") or ""))
+        await self._give_back(service, assignment)
+        await to_thread.run_sync(self._ledger.remove, str(handle.data.get("request") or uuid.UUID(int=0)))
+
+    async def _give_back(self, service: _Account, assignment: Assignment) -> None:
+        try:
+            await service.control.release(assignment)
+            for number in range(_CONFIRM_TRIES):
+                if all(listed.id != assignment.id for listed in await service.control.listing()):
+                    service.ways.forget(assignment.id)
+                    return
+                await self._pause(_CONFIRM_PAUSE_S * (number + 1))
+        except CallFailedError as error:
+            failed = to_error(error.failure)
+            raise type(failed)(
+                f"the Colab runtime {assignment.id} may still run: {failed.message}",
+                hint=f"try again: colab-bridge stop {assignment.id}",
+                code=failed.code,
+            ) from error
+        raise TransientError(
+            f"Colab still lists the runtime {assignment.id} after it was released",
+            hint=f"try again in a minute: colab-bridge stop {assignment.id}",
+            code="CB-COLAB-023",
+        )
+
+    # -- the account ---------------------------------------------------------------------------------------------
+
+    async def account(self) -> str:
+        """Return the e-mail address of the account that would be used; empty when unknown."""
+        return await self._account_name("")
+
+    async def runtimes(self) -> list[AccountRuntime]:
+        """Return every runtime of the account in use, also those opened in a browser."""
+        service = await self._current()
+        found = await service.ways.list_now()
+        ours = {entry.runtime: entry for entry in await to_thread.run_sync(self._ledger.entries)}
+        return [_shown(assignment, ours.get(assignment.id)) for assignment in found]
+
+    async def adopt(self, runtime_id: str) -> RuntimeHandle:
+        """Take over a runtime of the account in use, whoever made it.
+
+        Raises:
+            RuntimeLostError: the account has no such runtime.
+        """
+        account = await self._account_name("")
+        service = self._account(account, "v1")
+        assignment = next((each for each in await service.ways.list_now() if each.id == runtime_id), None)
+        if assignment is None:
+            raise _no_such_runtime(runtime_id)
+        known = await to_thread.run_sync(self._ledger.find, lambda entry: entry.runtime == assignment.id)
+        entry = known or Entry(
+            request=str(uuid.uuid4()),
+            session="",
+            project="",
+            account=account,
+            asked_at=self._clock.time(),
+            runtime=assignment.id,
+            adopted=True,
+        )
+        # What somebody else made is never released by reconciling; it is written down so that `ps` knows it.
+        await to_thread.run_sync(self._ledger.write, entry)
+        return self._handle(entry, assignment, assignment.hardware)
+
+    async def release_id(self, runtime_id: str) -> None:
+        """Release a runtime of the account in use by its id; one that is gone already is no error.
+
+        Raises:
+            RuntimeLostError: it cannot be the id of a runtime.
+        """
+        if not is_endpoint_id(runtime_id):
+            raise _no_such_runtime(runtime_id)
+        entry = await to_thread.run_sync(self._ledger.find, lambda each: each.runtime == runtime_id)
+        if entry is not None:
+            await self._release_entry(entry)
+            return
+        service = await self._current()
+        await self._give_back(service, Assignment(endpoint=runtime_id))
+
+    async def _release_entry(self, entry: Entry) -> None:
+        service = self._account(entry.account, entry.api)
+        assignment = Assignment(endpoint="" if entry.runtime == _id_of(entry.name) else entry.runtime, name=entry.name)
+        await self._give_back(service, assignment)
+        await to_thread.run_sync(self._ledger.remove, entry.request)
+
+    async def reconcile(self, in_use: frozenset[str]) -> list[AccountRuntime]:
+        """Release what we asked for and nobody holds: after a crash, or a request that was cut.
+
+        Args:
+            in_use: Ids of runtimes that sessions hold.
+        """
+        released: list[AccountRuntime] = []
+        first: ColabBridgeError | None = None
+        for entry in await to_thread.run_sync(self._ledger.entries):
+            if entry.adopted or entry.runtime in in_use or self._is_fresh(entry):
+                continue
+            try:
+                orphan = await self._orphan(entry)
+                if orphan is not None and orphan.id not in in_use:
+                    await self._release_entry(replace(entry, runtime=orphan.id, name=orphan.name))
+                    released.append(_shown(orphan, entry))
+            except ColabBridgeError as error:
+                first = first or error  # the other entries may belong to another account
+        if first is not None and not released:
+            raise first
+        return released
+
+    async def _orphan(self, entry: Entry) -> Assignment | None:
+        """Return the runtime that belongs to an entry which nobody holds; an entry without one is removed in time."""
+        service = self._account(entry.account, entry.api)
+        for assignment in await service.ways.list_now():
+            if assignment.id == entry.runtime or (assignment.nbh and assignment.nbh == nbh_of(entry.request)):
+                return assignment
+        if not entry.runtime:
+            try:
+                found = await service.control.look(_wish(entry))
+            except CallFailedError as error:
+                raise to_error(error.failure) from error
+            if isinstance(found, Assignment):
+                return found
+        if self._clock.time() - entry.asked_at > FORGOTTEN_S or entry.runtime:
+            await to_thread.run_sync(self._ledger.remove, entry.request)
+        return None
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        ended = self._ended.get(entry.request)
+        return entry.request in self._asking or (ended is not None and self._clock.monotonic() - ended < FRESH_S)
+
+    async def offers(self) -> Offers:
+        """Return what the account in use may have, with the rates that were seen on this machine."""
+        service = await self._current()
+        try:
+            offers = await service.control.offers()
+        except CallFailedError as error:
+            raise to_error(error.failure) from error
+        return replace(offers, rates=await to_thread.run_sync(self._rates.load))
+
+    async def balance(self) -> Balance:
+        """Return what is left and how fast it goes."""
+        service = await self._current()
+        try:
+            balance = await service.control.balance()
+        except CallFailedError as error:
+            raise to_error(error.failure) from error
+        if balance.runtimes == 1 and balance.rate_hourly:
+            await self._learn_rate(service, balance.rate_hourly)
+        return balance
+
+    async def _learn_rate(self, service: _Account, rate_hourly: float) -> None:
+        """Note what a kind of machine costs, which Google tells only for all runtimes together."""
+        try:
+            found = await service.ways.list_now()
+        except ColabBridgeError:
+            return
+        if len(found) == 1 and (hardware := found[0].hardware) is not None:
+            await to_thread.run_sync(self._rates.note, hardware, rate_hourly)
+
+    # -- beyond the Jupyter server -------------------------------------------------------------------------------
+
+    async def forward(self, handle: RuntimeHandle, port: int) -> Endpoint:
+        """Return the way in to another HTTP port of a runtime; it is to be asked for again when it ends.
+
+        Raises:
+            RuntimeLostError: the runtime is gone.
+            AuthError: the sign-in's client is not admitted to the interface that gives ports.
+        """
+        if port == JUPYTER_PORT:
+            return await self.attach(handle)
+        service = self._service(handle)
+        try:
+            proxy = await service.v1.port_token(_endpoint_in(handle), port)
+        except CallFailedError as error:
+            if error.failure.verdict is Verdict.NOT_FOUND:
+                await service.ways.get(handle.id, stale=await self._known_way(service, handle))
+            if error.failure.verdict in (Verdict.FORBIDDEN, Verdict.UNAUTHENTICATED):
+                raise AuthError(
+                    f"Colab does not let this sign-in forward port {port}",
+                    hint="sign in with your own client: colab-bridge auth login --help",
+                    code="CB-COLAB-024",
+                ) from error
+            raise to_error(error.failure, subject=f"port {port}") from error
+        return endpoint_of(proxy, self._clock.time())
+
+    async def propagate(self, handle: RuntimeHandle, kind: CredentialKind, *, dry_run: bool) -> Propagation:
+        """Hand the user's own credentials to a runtime.
+
+        While the user has not agreed on the page, Google answers with a refusal; that is no error here.
+        """
+        service = self._service(handle)
+        try:
+            return await service.v1.propagate(_endpoint_in(handle), kind, dry_run=dry_run)
+        except CallFailedError as error:
+            if error.failure.verdict is Verdict.BAD_REQUEST:
+                return Propagation(granted=False)
+            raise to_error(error.failure) from error
+
+    def browser_url(self, handle: RuntimeHandle) -> str:
+        """Return the address that opens a notebook on the runtime in a browser; it needs the account's sign-in."""
+        endpoint = _endpoint_in(handle)
+        backend = f"/tun/m/{endpoint}"
+        # Only both forms together attach: the query for the page, the fragment for its script.
+        return (
+            f"{self._urls.colab}/notebooks/empty.ipynb?dbu={quote(backend, safe='')}"
+            f"#datalabBackendUrl={self._urls.colab}{backend}"
+        )
+
+    # -- within --------------------------------------------------------------------------------------------------
+
+    async def _account_name(self, wanted: str) -> str:
+        """Return the account that a call is made for, as its token says; what was wanted where it does not."""
+        token = await self._tokens.token(account=wanted)
+        return token.account or wanted
+
+    async def _current(self) -> _Account:
+        return self._account(await self._account_name(""), "v1")
+
+    def _service(self, handle: RuntimeHandle) -> _Account:
+        return self._account(str(handle.data.get("account") or ""), str(handle.data.get("api") or "v1"))
+
+    def _account(self, account: str, api: str) -> _Account:
+        if (account, api) not in self._accounts:
+            v1 = ControlV1(self._http, self._urls, account, self._clock)
+            control: ControlPlane = v1
+            if api == "v1beta":
+                control = ControlV1Beta(self._http, self._urls, account, self._clock, v1)
+            ways = Ways(control.listing, self._clock, gone_after_s=self._gone_after_s, pause=self._pause)
+            self._accounts[account, api] = _Account(control, v1, ways)
+        return self._accounts[account, api]
+
+
+def _who(request: RuntimeRequest, wanted: Wanted) -> tuple[str, str, str, str]:
+    return request.session, request.project, wanted.account, wanted.api
+
+
+def _wish(entry: Entry) -> Wish:
+    hardware = entry.asked_for[0] if entry.asked_for else Hardware()
+    return Wish(request=entry.request, hardware=hardware, version=entry.version)
+
+
+def _shown(assignment: Assignment, entry: Entry | None) -> AccountRuntime:
+    label = ""
+    if entry is not None and entry.session:
+        label = f"session {entry.session}"
+    elif entry is not None and entry.adopted:
+        label = "adopted"
+    return AccountRuntime(
+        id=assignment.id,
+        hardware=assignment.hardware or Hardware(),
+        ours=entry is not None and not entry.adopted,
+        label=label,
+        version=assignment.version,
+    )
+
+
+def _id_of(name: str) -> str:
+    return name.removeprefix("runtimes/")
+
+
+def _endpoint_in(handle: RuntimeHandle) -> str:
+    """Return the machine's id from a handle; it becomes part of paths, so what is stored is checked."""
+    data: Mapping[str, Any] = handle.data
+    endpoint = str(data.get("endpoint") or "")
+    if endpoint and not is_endpoint_id(endpoint):
+        raise RuntimeLostError(
+            "what is stored about the Colab runtime is damaged",
+            hint="see what runs: colab-bridge ps --all; then: colab-bridge adopt ID",
+        )
+    return endpoint
+
+
+def _no_such_runtime(runtime_id: str) -> RuntimeLostError:
+    return RuntimeLostError(
+        f"the account has no runtime {runtime_id[:60]!r}", hint="see all of them: colab-bridge ps --all"
+    )
