@@ -246,11 +246,29 @@ JSON = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                (
-                    "endpoint accelerator variant machineShape runtimeProxyInfo token url assignments outcome name "
-                    "tokenExpiresInSeconds connectionInfo runtimeSpec success runtimes key eligible runtimeSpecs "
-                    "unauthorized_redirect_uri expireTime tokenTtl"
-                ).split()
+                [
+                    "endpoint",
+                    "accelerator",
+                    "variant",
+                    "machineShape",
+                    "runtimeProxyInfo",
+                    "token",
+                    "url",
+                    "assignments",
+                    "outcome",
+                    "name",
+                    "tokenExpiresInSeconds",
+                    "connectionInfo",
+                    "runtimeSpec",
+                    "success",
+                    "runtimes",
+                    "key",
+                    "eligible",
+                    "runtimeSpecs",
+                    "unauthorized_redirect_uri",
+                    "expireTime",
+                    "tokenTtl",
+                ]
             ),
             inner,
             max_size=6,
