@@ -11,7 +11,7 @@ from collections.abc import Callable
 from colab_bridge.agent.sync.names import check_target
 from colab_bridge.agent.sync.tree import Blocked, Directory, Link, TreeEditor, Unknown, Why, entry_at, walk
 
-__all__ = ["block_leaving_links", "links_used", "stays_inside"]
+__all__ = ["block_leaving_links", "links_passed", "links_used", "stays_inside"]
 
 _MAX_STEPS = 40
 
@@ -22,6 +22,10 @@ class _Loop(Exception):
 
 class _Leaves(Exception):
     """No proof: the chain leaves the root, is too long or meets something that nobody can see through."""
+
+
+class _TooLong(_Leaves):
+    """No proof, for the number of links only."""
 
 
 def stays_inside(root: Directory, path: str, is_ignored: Callable[[str], bool]) -> bool:
@@ -43,6 +47,18 @@ def links_used(root: Directory, path: str, is_ignored: Callable[[str], bool]) ->
     except (_Leaves, _Loop):
         return None
     return used
+
+
+def links_passed(root: Directory, path: str, is_ignored: Callable[[str], bool]) -> set[str]:
+    """Return the paths of the links through which a chain leaves the root; of one that is only too long, none."""
+    used: set[str] = set()
+    try:
+        _resolve(root, path, is_ignored, used)
+    except (_TooLong, _Loop):
+        return set()
+    except _Leaves:
+        return used
+    return set()
 
 
 def _leads_nowhere(root: Directory, path: str, is_ignored: Callable[[str], bool]) -> bool:
@@ -77,7 +93,9 @@ def _resolve(root: Directory, path: str, is_ignored: Callable[[str], bool], used
             steps += 1
             if any(where == link for link, _ in open_links):
                 raise _Loop
-            if steps > _MAX_STEPS or check_target(entry.target):
+            if steps > _MAX_STEPS:
+                raise _TooLong
+            if check_target(entry.target):
                 raise _Leaves
             used.add(where)
             open_links.append((where, len(todo)))

@@ -13,7 +13,7 @@ from colab_bridge.agent.sync.names import check_path
 from colab_bridge.agent.sync.tree import Directory, File, Link, entry_at, file_entries, is_tracked, walk
 from colab_bridge.sync_core.changes import Action, Change, apply_changes
 from colab_bridge.sync_core.guard import GuardLists, guard, is_bare_repository, shadows_module
-from colab_bridge.sync_core.links import links_used
+from colab_bridge.sync_core.links import links_passed, links_used
 from colab_bridge.sync_core.model import Side, Stop
 
 __all__ = ["SCRAMBLED_AT_LEAST", "Circumstances", "Limits", "RootState", "looks_scrambled", "screen", "stops"]
@@ -219,7 +219,8 @@ def _unproved(planned: Directory, local: Directory, links: set[str], ours: set[s
         if not isinstance(entry_at(planned, path), Link) or links_used(planned, path, facts.is_ignored) is not None:
             continue
         if path in ours:
-            guilty.add(path)
+            # Also the links that it leads through: they are parts of a way out (F06).
+            guilty |= {path, *(ours & links_passed(planned, path, facts.is_ignored))}
         elif links_used(local, path, facts.is_ignored) is not None:
             # It was fine before: any link of this plan may be the reason, so none of them is made.
             guilty |= ours
