@@ -16,7 +16,7 @@ class EmulatorClock:
 
     def __init__(self) -> None:
         self._offset_s = 0.0
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def time(self) -> float:
         """Return Unix seconds."""
@@ -46,7 +46,7 @@ class EmulatorClock:
         for listener in tuple(self._listeners):
             listener()
 
-    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call a function after each jump, in the thread of whoever jumps.
 
         Returns:

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 __all__ = ["Fault", "FaultKind", "PendingFault", "RefusalKind", "Switchboard", "drifted"]
 
-#: status: answered with ``status`` and ``body`` instead. hang: never answered. close: the connection is reset before
-#: anything is done. close_after: everything is done, then the connection is reset without an answer. cut: the
+#: status: answered with ``status`` and ``body`` instead. hang, close: nothing is done, and the request is
+#: never answered, or its connection is reset. hang_after, close_after: likewise once everything is done. cut: the
 #: connection is reset in the middle of the answer. delay: answered ``delay_s`` later. expire_tokens: every runtime
 #: proxy token minted so far is no longer accepted. kill_vm: the machine that the request names dies, or all of them.
 #: prune: likewise, as if it had been idle. refuse: an allocation is refused for the reason ``refusal``. drift: members
@@ -21,6 +21,7 @@ __all__ = ["Fault", "FaultKind", "PendingFault", "RefusalKind", "Switchboard", "
 FaultKind = Literal[
     "status",
     "hang",
+    "hang_after",
     "close",
     "close_after",
     "cut",
