@@ -22,7 +22,7 @@ import psutil
 
 from colab_bridge.model.runtime import Endpoint, Secret
 
-__all__ = ["JupyterChild", "start_jupyter_server"]
+__all__ = ["JupyterChild", "free_port", "start_jupyter_server", "write_config"]
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 8.0
@@ -103,8 +103,8 @@ async def _start_up(
     tries_left = PORT_TRIES
     while True:
         tries_left -= 1
-        port = _free_port()
-        config = _write_config(home, root_dir, port, token, traits)
+        port = free_port()
+        config = write_config(home, root_dir, port, token, traits)
         process = await asyncio.to_thread(_start, python, config, log_path, home, environ)
         child = JupyterChild(port=port, token=token, pid=process.pid, root_dir=root_dir, log_path=log_path)
         try:
@@ -129,13 +129,14 @@ def _start(python: str, config: Path, log_path: Path, home: Path, environ: dict[
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody uses just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _write_config(home: Path, root_dir: Path, port: int, token: str, traits: dict[str, Any]) -> Path:
+def write_config(home: Path, root_dir: Path, port: int, token: str, traits: dict[str, Any]) -> Path:
     """Write the configuration, private because of the token; both the old and the new name of the token are set."""
     values: dict[str, dict[str, Any]] = {
         "ServerApp": {

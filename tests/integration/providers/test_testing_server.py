@@ -15,8 +15,8 @@ async def test_a_port_that_somebody_took_is_no_reason_to_fail(tmp_path: Path, mo
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        free = jupyter._free_port
+        free = jupyter.free_port
         ports = [int(taken.getsockname()[1])]
-        monkeypatch.setattr(jupyter, "_free_port", lambda: ports.pop() if ports else free())
+        monkeypatch.setattr(jupyter, "free_port", lambda: ports.pop() if ports else free())
         async with jupyter.start_jupyter_server(tmp_path) as server:
             assert server.port != taken.getsockname()[1]
