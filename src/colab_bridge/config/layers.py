@@ -26,6 +26,7 @@ __all__ = [
     "PROMISED_VARIABLES",
     "PYPROJECT_TABLE",
     "TOKEN_VARIABLE_PREFIX",
+    "USER_ONLY",
     "Layer",
     "check_shared",
     "environment_layer",
@@ -49,8 +50,19 @@ TOKEN_VARIABLE_PREFIX: Final = "COLAB_BRIDGE_TOKEN_"  # noqa: S105  # the beginn
 # Names that mean something of their own and are therefore no settings.
 PROMISED_VARIABLES: Final = frozenset(
     PREFIX + name
-    for name in ("HOME", "ACCESS_TOKEN", "COLAB_URL", "GAPI_URL", "PUBLIC_API_URL", "DRIVE_URL", "OAUTH_URL")
+    for name in (
+        "HOME",
+        "ACCESS_TOKEN",
+        "PASSPHRASE",
+        "COLAB_URL",
+        "GAPI_URL",
+        "PUBLIC_API_URL",
+        "DRIVE_URL",
+        "OAUTH_URL",
+    )
 )
+# What a project must not decide: whose OAuth client the user agrees to, and where secrets are kept.
+USER_ONLY: Final = frozenset({"oauth_client", "credential_store"})
 # A settings file of a person has a few hundred bytes; this only keeps a hostile one from filling the memory.
 _MAX_FILE_BYTES = 1 << 20
 
@@ -284,6 +296,12 @@ def check_shared(values: Mapping[str, Any], name: str) -> None:
         UserError: with the way to do it.
     """
     for key, value in values.items():
+        if key in USER_ONLY and value:
+            raise UserError(
+                f"{key} has no place in the {name}: it is about you, not about the project",
+                hint=f"Move it to your user file: colab-bridge config set {key} VALUE",
+                code="CB-USER-SECRET",
+            )
         runtime = key.split(".")[1] if key.startswith("runtimes.") else ""
         wanted = TOKEN_VARIABLE_PREFIX + runtime.upper().replace("-", "_")
         if is_secret(key) and value and not runtime:

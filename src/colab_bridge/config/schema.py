@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from colab_bridge.errors import UserError
+from colab_bridge.model.hardware import parse_ladder
 
 __all__ = [
     "BUILT_IN_RUNTIME",
@@ -86,6 +87,29 @@ def _check_secret(value: str) -> str:
     return value
 
 
+def _check_account(value: str) -> str:
+    if any(c.isspace() or not c.isprintable() for c in value):
+        raise ValueError("is an e-mail address or the short name of an account")
+    return value
+
+
+def _check_gpus(value: str) -> str:
+    return _check_ladder(value, "gpu")
+
+
+def _check_tpus(value: str) -> str:
+    return _check_ladder(value, "tpu")
+
+
+def _check_ladder(value: str, kind: Literal["gpu", "tpu"]) -> str:
+    if value:
+        try:
+            parse_ladder(value, kind)
+        except UserError as error:
+            raise ValueError(f"names something else: {error.message}; {error.hint}") from error
+    return value
+
+
 def _check_webhook(value: str) -> str:
     _check_url(value)
     _check_secret(value)
@@ -100,7 +124,10 @@ Word = Annotated[str, Field(max_length=100), AfterValidator(_check_word)]
 Text = Annotated[str, Field(max_length=4096)]
 Url = Annotated[str, Field(max_length=4096), AfterValidator(_check_url)]
 Token = Annotated[str, Field(max_length=8192), AfterValidator(_check_secret)]
+Gpus = Annotated[str, Field(max_length=200), AfterValidator(_check_gpus)]
+Tpus = Annotated[str, Field(max_length=200), AfterValidator(_check_tpus)]
 Webhook = Annotated[str, Field(max_length=4096), AfterValidator(_check_webhook)]
+AccountName = Annotated[str, Field(max_length=254), AfterValidator(_check_account)]
 Variable = Annotated[str, Field(max_length=200), AfterValidator(_check_variable)]
 
 
@@ -189,7 +216,9 @@ class SyncSettings(_Section):
 class RuntimeSettings(_Section):
     """One configured runtime."""
 
-    provider: Word = Field(default="jupyter", min_length=1, description="who provides it: jupyter, local or a plug-in")
+    provider: Word = Field(
+        default="jupyter", min_length=1, description="who provides it: jupyter, colab, local or a plug-in"
+    )
     url: Url = Field(default="", description="address of the Jupyter server, without its token")
     token: Token = Field(default="", repr=False, description="token of the server; kept in the user file only")
     token_env: Variable = Field(default="", description="environment variable that holds the token")
@@ -197,6 +226,15 @@ class RuntimeSettings(_Section):
     isolated: bool = Field(default=False, description="give the runtime a workspace folder of its own")
     python: Text = Field(default="", description="interpreter for its kernels, where the provider starts them")
     kernel: Text = Field(default="", description="kernelspec to use there; empty: the server's default")
+    gpu: Gpus = Field(default="", description="Colab: GPU, or an order of preference such as A100,L4,T4")
+    tpu: Tpus = Field(default="", description="Colab: TPU, or an order of preference such as V6E1,V5E1")
+    high_mem: bool = Field(default=False, description="Colab: a machine with more memory, where there is a choice")
+    runtime_version: Word = Field(default="", description="Colab: label of the image, such as 2026.01; empty: newest")
+    wait_s: float = Field(
+        default=0.0, ge=0, le=86_400, allow_inf_nan=False, description="Colab: seconds to wait for a free machine"
+    )
+    account: AccountName = Field(default="", description="Colab: account that pays; empty: the one in use")
+    api: Literal["v1", "v1beta"] = Field(default="v1", description="Colab: which of its interfaces is used")
 
 
 class Settings(_Section):
@@ -204,6 +242,16 @@ class Settings(_Section):
 
     provider: Word = Field(default="local", min_length=1, description="provider of the runtime when none is named")
     runtime: Word = Field(default="local", min_length=1, description="runtime that is used when none is named")
+    account: AccountName = Field(
+        default="", description="Google account that is used here, address or short name; empty: the one in use"
+    )
+    oauth_client: Text = Field(
+        default="", description="file of your own OAuth client for `auth login`; in the user file only"
+    )
+    credential_store: Literal["auto", "keychain", "file"] = Field(
+        default="auto",
+        description="where new sign-ins and secrets are kept: keychain, an encrypted file, or auto for the better one",
+    )
     reattach: Literal["always", "busy", "never"] = Field(
         default="busy", description="whether a front end that comes back finds its old kernel: always, busy or never"
     )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colab_bridge.config.edit import project_target, replace_group, set_value, set_values, unset_value
-from colab_bridge.config.layers import file_layer
+from colab_bridge.config.layers import USER_ONLY, file_layer
 from colab_bridge.config.schema import KEYS, Scalar, is_secret
 from colab_bridge.errors import UserError
 
@@ -186,6 +186,9 @@ _values = {
     "port": st.integers(0, 65535),
     "provider": _words,
     "runtime": _words,
+    "account": st.sampled_from(["", "ada@example.org", "work"]),
+    "oauth_client": st.text(max_size=30),
+    "credential_store": st.sampled_from(["auto", "keychain", "file"]),
     "reattach": st.sampled_from(["always", "busy", "never"]),
     "restart_window_s": st.floats(0, 3600),
     "transport": st.sampled_from(["auto", "tunnel", "websocket"]),
@@ -228,7 +231,7 @@ def test_the_round_trip_covers_every_key() -> None:
 def test_what_was_set_last_is_what_is_read(start: str, name: str, changes: list[tuple[str, Scalar | None]]) -> None:
     if name == "pyproject.toml":
         start = "[project]\nname = 'x'\n"
-        changes = [(key, value) for key, value in changes if not is_secret(key)]
+        changes = [(key, value) for key, value in changes if not is_secret(key) and key not in USER_ONLY]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(start, encoding="utf-8")

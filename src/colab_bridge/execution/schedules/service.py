@@ -21,6 +21,7 @@ import anyio.to_thread
 from pydantic import ValidationError
 
 from colab_bridge._util.ids import new_id
+from colab_bridge.config.caller import without_secrets
 from colab_bridge.errors import ColabBridgeError, UserError
 from colab_bridge.execution.request import RunRequest
 from colab_bridge.execution.schedules.decide import STARTING, decide
@@ -94,7 +95,10 @@ class ScheduleService:
             project=request.project,
             title=request.title(),
             rule=parsed.text(),
-            request=request.model_dump(mode="json", exclude={"run_id"}, exclude_none=True),
+            request={
+                **request.model_dump(mode="json", exclude={"run_id"}, exclude_none=True),
+                "env": without_secrets(request.env),
+            },
             created_at=now,
             next_at=next_time(parsed, now, now, self._zone) if parsed.cron else now,
         )
