@@ -63,7 +63,7 @@ test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browse
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
 
 campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minutes, everything killed at one, back at six
-	COLAB_BRIDGE_LID_SCALE=1 $(BIN)/python -m pytest -n 0 --timeout 2400 tests/e2e/test_lid.py
+	COLAB_BRIDGE_LID_SCALE=1 $(BIN)/python -m pytest -n 4 --timeout 2400 tests/e2e/test_lid.py
 
 campaign-frontends: $(STAMPS)/test ## Every front end through the tunnel, of a Jupyter server and of an isolated runtime
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n 0 tests/e2e/test_frontends_tunnel.py
