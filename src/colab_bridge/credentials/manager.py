@@ -66,6 +66,8 @@ class Credentials:
         self._paths = paths
         self._clock = clock or SystemClock()
         self._env: dict[str, str] = {}
+        # Of this process alone: a token must not go wherever some caller's environment says.
+        self._addresses = {name: environ[name] for name in SERVICE_VARIABLES if name in environ}
         folder = credentials_dir(paths)
         self._folder = folder
         self.vaults = Vaults(paths, store, self._passphrase)
@@ -91,7 +93,7 @@ class Credentials:
         self._given.learn(env)
 
     def _take(self, env: Mapping[str, str]) -> None:
-        for name in (*SERVICE_VARIABLES, *ADC_VARIABLES, PASSPHRASE_VARIABLE):
+        for name in (*ADC_VARIABLES, PASSPHRASE_VARIABLE):
             if env.get(name):
                 self._env[name] = env[name]
 
@@ -134,12 +136,12 @@ class Credentials:
         return [file for file in adc_files(self._env, _home()) if file.named or file.path.is_file()]
 
     def service(self) -> SignInService:
-        """Return Google's sign-in service, where the environment says that it is.
+        """Return Google's sign-in service, where the environment of this process says that it is.
 
         Raises:
             UserError: the environment names an address that is not usable.
         """
-        return SignInService(service_urls(self._env))
+        return SignInService(service_urls(self._addresses))
 
     def _passphrase(self) -> Secret | None:
         value = self._env.get(PASSPHRASE_VARIABLE, "")
