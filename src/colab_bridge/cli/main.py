@@ -34,6 +34,7 @@ COMMANDS = {
     "config": (_HERE + "config:config", "See and change settings."),
     "doctor": (_HERE + "doctor:doctor", "Check what this machine needs."),
     "daemon": (_HERE + "daemon:daemon", "Start, stop and look after the background process."),
+    "emulator": (_HERE + "emulator:emulator", "Run Colab's back end on this machine, for tests."),
     "version": (_HERE + "version:version", "Show the version."),
 }
 

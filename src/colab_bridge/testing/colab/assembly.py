@@ -17,6 +17,7 @@ from colab_bridge.testing.colab.accounts import Account
 from colab_bridge.testing.colab.clock import EmulatorClock
 from colab_bridge.testing.colab.control import Control, local_only
 from colab_bridge.testing.colab.data_plane import DataPlane
+from colab_bridge.testing.colab.drive import Drive
 from colab_bridge.testing.colab.faults import Fault, Switchboard
 from colab_bridge.testing.colab.http import Route, Service
 from colab_bridge.testing.colab.identity import Identity
@@ -84,6 +85,8 @@ class ColabEmulator:
             start_machine=lambda spec: start_machine(spec, hooks),
             on_change=self._changed.set,
         )
+        self._access = Access(self.identity, self.state)
+        self._drive = Drive(self.state, self._access, self.identity, self.state.drive_folder, self.clock)
         hooks.state = self.state
         self.state.accounts[options.email] = _first_account(options)
         self.access_token = self.identity.access_token(account=options.email).value
@@ -151,6 +154,7 @@ class ColabEmulator:
                 self.control_url = urls["control"]
                 oauth.base_url = urls["oauth"]
                 oauth.session_backend = urls["colab"]
+                self._drive.base_url = urls["drive"]
                 self._tasks.spawn(self._watch)
                 try:
                     yield
@@ -162,7 +166,7 @@ class ColabEmulator:
             await self.state.close()
 
     def _applications(self) -> tuple[dict[str, Application], OAuth]:
-        access = Access(self.identity, self.state)
+        access = self._access
         oauth = OAuth(self.identity, self.state)
         backend = SessionBackend(self.state, access, self.tokens, self.options, oauth.runtime_consent_url)
         internal = InternalApi(self.state, access, self.tokens, self.options, self.clock)
@@ -171,7 +175,7 @@ class ColabEmulator:
             "colab": self._service("colab", backend.routes()),
             "gapi": self._service("gapi", internal.routes()),
             "public_api": self._service("public_api", public.routes()),
-            "drive": self._service("drive", []),
+            "drive": self._service("drive", self._drive.routes()),
             "oauth": self._service("oauth", oauth.routes()),
             "control": local_only(self._control()),
         }, oauth

@@ -135,7 +135,7 @@ class Route:
 
     Attributes:
         method: HTTP method.
-        path: Path; a part in braces matches anything but a slash, the last one anything.
+        path: Path; a part in braces matches anything but nothing and a slash.
         handler: What answers.
     """
 
@@ -145,11 +145,7 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the open parts of a path, or None when it is another one."""
-        wanted = self.path.split("/")
-        if self.path.endswith("}"):
-            found = path.split("/", len(wanted) - 1)
-        else:
-            found = path.split("/")
+        wanted, found = self.path.split("/"), path.split("/")
         if len(wanted) != len(found):
             return None
         parts: dict[str, str] = {}

@@ -112,6 +112,12 @@ class BackendState:
             self.accounts[email] = Account(email=email, free_milli_units=self.options.free_milli_units)
         return self.accounts[email]
 
+    def drive_folder(self, account: Account) -> Path:
+        """Return the folder that is an account's Drive, on this machine and mounted on its runtimes."""
+        folder = self._folder / f"drive-{account.id}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     # -- questions
 
     def of(self, account: Account) -> list[Runtime]:
@@ -183,7 +189,7 @@ class BackendState:
         self._starting[endpoint] = (account, ask)
         try:
             await anyio.sleep(self.options.allocation_s)
-            machine = await self._start_machine(self._spec(endpoint, ask))
+            machine = await self._start_machine(self._spec(endpoint, ask, account))
         finally:
             del self._starting[endpoint]
         self._machines.append(machine)
@@ -203,7 +209,7 @@ class BackendState:
         self._on_change()
         return runtime
 
-    def _spec(self, endpoint: str, ask: Ask) -> MachineSpec:
+    def _spec(self, endpoint: str, ask: Ask, account: Account) -> MachineSpec:
         folder = self._folder / endpoint
         folder.mkdir(parents=True)
         return MachineSpec(
@@ -214,6 +220,7 @@ class BackendState:
             version=ask.version or self.options.versions[0],
             folder=folder,
             python=self.options.python,
+            drive_folder=self.drive_folder(account),
             ssh=self.options.ssh,
         )
 
