@@ -21,6 +21,7 @@ import httpx2
 
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
 from colab_bridge.kernels.netloc import address_of, has_credentials, is_loopback, tls_context, translate
+from colab_bridge.kernels.renewal import refused_by_proxy, still_refused, wants_renewal
 from colab_bridge.model.runtime import Endpoint
 
 __all__ = ["JupyterServer", "KernelInfo", "KernelSpecInfo", "KernelSpecs"]
@@ -102,7 +103,7 @@ class JupyterServer:
     """Calls one Jupyter server; every call has a deadline and raises only errors of :mod:`colab_bridge.errors`.
 
     All calls raise ``TransientError`` when the server does not answer or fails itself, ``AuthError`` when it refuses
-    our     credentials, and ``UserError`` when what answers is no Jupyter server or its certificate is not trusted.
+    our credentials, and ``UserError`` when what answers is no Jupyter server or its certificate is not trusted.
 
     Args:
         endpoint: The way in.
@@ -117,6 +118,7 @@ class JupyterServer:
         self._address = address_of(endpoint)
         self._base = endpoint.base_url.rstrip("/")
         self._client = _make_client(endpoint)
+        self._renewing = anyio.Lock()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -217,6 +219,34 @@ class JupyterServer:
         self, method: str, path: str, body: dict[str, str] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
     ) -> _Answer:
         """Make one call and return any answer but a refusal of our credentials or a move to elsewhere."""
+        answer = await self._once(method, path, body, timeout_s)
+        if wants_renewal(self._endpoint, answer.status, answer.headers, answer.body):
+            await self._renew()
+            answer = await self._once(method, path, body, timeout_s)
+            if refused_by_proxy(answer.status, answer.headers, answer.body):
+                raise still_refused(self._address)
+        self._raise_for_access(answer)
+        return answer
+
+    async def _renew(self) -> None:
+        """Get another way in; one renewal serves all calls that met the same refusal."""
+        used = self._endpoint
+        async with self._renewing:
+            if self._endpoint == used and used.renew is not None:
+                self.use(await used.renew())
+
+    def use(self, endpoint: Endpoint) -> None:
+        """Take another way in to the same server from the next call on.
+
+        Args:
+            endpoint: Differs in address and headers only.
+        """
+        self._endpoint = endpoint
+        self._address = address_of(endpoint)
+        self._base = endpoint.base_url.rstrip("/")
+        self._client.headers.update(endpoint.plain_headers())
+
+    async def _once(self, method: str, path: str, body: dict[str, str] | None, timeout_s: float) -> _Answer:
         headers = {} if method == "GET" or has_credentials(self._endpoint) else _xsrf_headers()
         timeout = httpx2.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
@@ -224,13 +254,11 @@ class JupyterServer:
                 async with self._client.stream(
                     method, self._base + path, json=body, headers=headers, timeout=timeout
                 ) as response:
-                    answer = _Answer(response.status_code, await self._read(response), response.headers)
+                    return _Answer(response.status_code, await self._read(response), response.headers)
         except httpx2.LocalProtocolError as error:
             raise translate(error, self._endpoint) from None  # its text quotes the header, which holds the token
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise translate(error, self._endpoint) from error
-        self._raise_for_access(answer)
-        return answer
 
     async def _read(self, response: httpx2.Response) -> bytes:
         chunks: list[bytes] = []
@@ -251,7 +279,7 @@ class JupyterServer:
     # -- judging answers -------------------------------------------------------------------------------------
 
     def _raise_for_access(self, answer: _Answer) -> None:
-        if answer.status in (401, 403):
+        if answer.status == 401 or (answer.status == 403 and _refuses_token(answer)):
             raise AuthError(
                 f"the Jupyter server at {self._address} refuses our token",
                 hint="copy the token from the server again (`jupyter server list`), and give it with the URL",
@@ -375,6 +403,16 @@ def _kernel(entry: object) -> KernelInfo | None:
 
 def _text(value: object) -> str:
     return value[:1_000] if isinstance(value, str) else ""
+
+
+def _refuses_token(answer: _Answer) -> bool:
+    """Whether a 403 is about our credentials: the server then says no more than the name of the status.
+
+    Others speak of something that a signed-in client may not do: a Gateway's limit of kernels, a hidden file, a missing
+    XSRF token.
+    """
+    said = _server_text(answer)
+    return not said or said.rstrip(".").lower() in ("forbidden", "not authenticated", "unauthorized")
 
 
 def _server_text(answer: _Answer) -> str:

@@ -14,12 +14,14 @@ from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.kernels.netloc import address_of, is_loopback, tls_context, translate, ws_base_url
 from colab_bridge.kernels.prompt_send import send_promptly
+from colab_bridge.kernels.renewal import still_refused, wants_renewal
 from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.wire.jupyter_ws import V1_SUBPROTOCOL
@@ -106,7 +108,8 @@ async def open_channels(
 ) -> tuple[Endpoint, KernelSocket]:
     """Open the WebSocket of a kernel.
 
-    A refused token is asked for once more, because it may have expired since the provider made it.
+    A refused token is asked for once more, because it may have expired since the provider made it; where a proxy
+    before the server refuses us, another way in is got.
 
     Args:
         get_endpoint: Returns the way in.
@@ -126,12 +129,25 @@ async def open_channels(
     endpoint = await get_endpoint()
     try:
         return endpoint, await _open(endpoint, path, timeout_s, max_bytes)
+    except _ProxyRefusesError:
+        assert endpoint.renew is not None  # nothing else makes this error
+        endpoint = await endpoint.renew()
     except AuthError:
         endpoint = await get_endpoint()
     except _NotFoundError:
         await _verify_kernel(endpoint, kernel_id)
         raise _strange(endpoint, 404) from None
-    return endpoint, await _open(endpoint, path, timeout_s, max_bytes)
+    try:
+        return endpoint, await _open(endpoint, path, timeout_s, max_bytes)
+    except _ProxyRefusesError:
+        raise still_refused(address_of(endpoint)) from None
+    except _NotFoundError:
+        await _verify_kernel(endpoint, kernel_id)
+        raise _strange(endpoint, 404) from None
+
+
+class _ProxyRefusesError(TransientError):
+    """What stands before the server refuses the way in, which can be renewed."""
 
 
 class _NotFoundError(TransientError):
@@ -169,7 +185,7 @@ async def _open(endpoint: Endpoint, path: str, timeout_s: float, max_bytes: int 
             **options,
         )
     except InvalidStatus as error:
-        raise _refusal(endpoint, error.response.status_code) from None  # the exception holds the response's cookies
+        raise _refusal(endpoint, error.response) from None  # the exception holds the response's cookies
     except (OSError, WebSocketException, EOFError, ImportError, ValueError) as error:
         raise translate(error, endpoint) from None  # may quote request headers, and so the token
     assert isinstance(connection, KernelSocket)
@@ -178,7 +194,10 @@ async def _open(endpoint: Endpoint, path: str, timeout_s: float, max_bytes: int 
     return connection
 
 
-def _refusal(endpoint: Endpoint, status: int) -> ColabBridgeError:
+def _refusal(endpoint: Endpoint, response: Response) -> ColabBridgeError:
+    status = response.status_code
+    if wants_renewal(endpoint, status, dict(response.headers.raw_items()), bytes(response.body or b"")):
+        return _ProxyRefusesError(f"what stands before the runtime at {address_of(endpoint)} refuses our token")
     if status in (401, 403) or 300 <= status < 400:
         return AuthError(
             f"the Jupyter server at {address_of(endpoint)} refuses our token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,8 @@ class Endpoint:
         verify_tls: False only when the user's configuration says so.
         unlimited_output: True when the server is known not to limit the rate of iopub messages.
         nodelay: True when the server is known to send small frames at once, with nothing between it and us.
+        renew: Returns another way in, because what stands before the server refuses this one; None where it does not
+            expire. Raises what ``RuntimeProvider.attach`` raises.
     """
 
     base_url: str
@@ -52,6 +54,7 @@ class Endpoint:
     verify_tls: bool = True
     unlimited_output: bool = False
     nodelay: bool = False
+    renew: Callable[[], Awaitable[Endpoint]] | None = field(default=None, compare=False, repr=False)
 
     def plain_headers(self) -> dict[str, str]:
         """Return the headers as they go onto the wire."""

@@ -24,8 +24,13 @@ class RuntimeProvider(Protocol):
         """Get a machine that answers Jupyter REST calls when this returns."""
         ...
 
-    async def attach(self, handle: RuntimeHandle) -> Endpoint:
+    async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
         """Return a valid way in to a machine acquired earlier, also by another process.
+
+        Args:
+            handle: The machine.
+            stale: A way in that has just been refused by what stands before the machine; another one is wanted. Many
+                callers with the same one cause one renewal. Where ways in do not expire it changes nothing.
 
         Raises:
             RuntimeLostError: the machine is gone for good.

@@ -140,8 +140,8 @@ class JupyterProvider:
         _require_printable(token, "token")
         return token
 
-    async def attach(self, handle: RuntimeHandle) -> Endpoint:
-        """Return the way in.
+    async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
+        """Return the way in; it is the same each time, so a stale one is returned again.
 
         Raises:
             RuntimeLostError: what is stored about the server is damaged.

@@ -120,8 +120,8 @@ class LocalProvider:
             here=None if request.options.get("isolated") else str(folder),
         )
 
-    async def attach(self, handle: RuntimeHandle) -> Endpoint:
-        """Return the way in to a server that still runs, whoever started it.
+    async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
+        """Return the way in to a server that still runs, whoever started it; it stays the same.
 
         Raises:
             RuntimeLostError: its process has gone.

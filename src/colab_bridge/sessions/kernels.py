@@ -188,6 +188,11 @@ class KernelPool:
         known = self._servers.get(session)
         if known and known[0] == endpoint:
             return known[1]
+        if known and known[0].renew is not None and endpoint.renew is not None:
+            # A new token for the same machine; calls that are under way end over the old one.
+            known[1].use(endpoint)
+            self._servers[session] = (endpoint, known[1])
+            return known[1]
         if known:
             await known[1].aclose()
         server = JupyterServer(endpoint)

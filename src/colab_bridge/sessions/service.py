@@ -14,20 +14,27 @@ import anyio
 from colab_bridge.config.caller import environment_python
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
-from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
+from colab_bridge.kernels.link_rules import reconnect_delays
 from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
+from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.clock import Clock
+from colab_bridge.ports.provider import RuntimeProvider
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.kernels import KernelPool
-from colab_bridge.sessions.targets import Target, choose_target, session_slug, unique_name
+from colab_bridge.sessions.starts import StartReports
+from colab_bridge.sessions.targets import Target, choose_target, same_wish, session_slug, unique_name
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
 
 __all__ = ["SessionService"]
 
 log = logging.getLogger(__name__)
+
+#: Seconds that the Jupyter server of a machine that was just made may need until it answers through its proxy.
+READY_S = 60.0
 
 
 class SessionService:
@@ -50,6 +57,7 @@ class SessionService:
         self._answers: Callable[[str], bool] = lambda _name: False
         self._replaced: Callable[[str], None] = lambda _name: None
         self.notices: list[str] = []
+        self.starts = StartReports()
 
     def ask_first(self, answers: Callable[[str], bool]) -> None:
         """Have ``answers(session name)`` asked before a runtime is; where it is true, the runtime lives."""
@@ -96,7 +104,7 @@ class SessionService:
         return self._transports.get(name, Transport.AUTO)
 
     async def endpoint(self, name: str) -> Endpoint:
-        """Return the way in to the runtime of a session, asking its provider.
+        """Return the way in to the runtime of a session, asking its provider; one that expires can be renewed.
 
         Raises:
             RuntimeLostError: the runtime is gone.
@@ -104,8 +112,9 @@ class SessionService:
         session = self.session(name)
         if session.handle is None:
             raise RuntimeLostError(f"session {name} has no runtime", hint=f"colab-bridge stop {name}")
-        provider = self._providers.get(session.provider)
-        return await provider.attach(session.handle)
+        provider, handle = self._providers.get(session.provider), session.handle
+        endpoint = await provider.attach(handle)
+        return endpoint if endpoint.expires_at is None else _renewable(provider, handle, endpoint)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -181,7 +190,7 @@ class SessionService:
             options={**target.options, "runtime": target.runtime},
             created_at=self._clock.time(),
         )
-        handle = await provider.acquire(_request(session, env))
+        handle = await self._acquire(session, env)
         session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(session)
         try:
@@ -195,11 +204,19 @@ class SessionService:
         self._notice_from(handle)
         return session
 
+    async def _acquire(self, session: Session, env: Mapping[str, str]) -> RuntimeHandle:
+        with self.starts.begin(session.project) as report:
+            request = dataclasses.replace(_request(session, env), report=report)
+            return await self._providers.get(session.provider).acquire(request)
+
     async def _check(self, session: Session, handle: RuntimeHandle) -> None:
-        endpoint = await self._providers.get(session.provider).attach(handle)
+        provider = self._providers.get(session.provider)
+        endpoint = await provider.attach(handle)
+        if endpoint.expires_at is not None:
+            endpoint = _renewable(provider, handle, endpoint)
         server = JupyterServer(endpoint)
         try:
-            await server.check()
+            await _until_ready(server, READY_S if isinstance(provider, AccountProvider) else 0.0)
         finally:
             await server.aclose()
 
@@ -225,7 +242,7 @@ class SessionService:
             # What is left of the old one: kernels without their server, its folder.
             with contextlib.suppress(ColabBridgeError):
                 await provider.release(session.handle)
-        handle = await provider.acquire(_request(session, env))
+        handle = await self._acquire(session, env)
         renewed = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(renewed)
         self.notices.append(
@@ -304,9 +321,32 @@ def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:
     return RuntimeRequest(session=session.name, project=session.project, options=options)
 
 
+async def _until_ready(server: JupyterServer, patience_s: float) -> None:
+    """Check a server; one on a machine that was only just made may need a moment.
+
+    Raises:
+        ColabBridgeError: it does not answer within the time.
+    """
+    delays = reconnect_delays()
+    with anyio.move_on_after(patience_s):
+        while True:
+            with contextlib.suppress(TransientError):
+                await server.check()
+                return
+            await anyio.sleep(next(delays))
+    await server.check()
+
+
+def _renewable(provider: RuntimeProvider, handle: RuntimeHandle, endpoint: Endpoint) -> Endpoint:
+    async def renew() -> Endpoint:
+        return _renewable(provider, handle, await provider.attach(handle, stale=endpoint))
+
+    return dataclasses.replace(endpoint, renew=renew)
+
+
 def _same_target(session: Session, target: Target) -> bool:
     return (
         session.provider == target.provider
         and session.options.get("runtime") == target.runtime
-        and {k: v for k, v in session.options.items() if k != "runtime"} == dict(target.options)
+        and same_wish(session.options, target.options)
     )

@@ -10,7 +10,14 @@ from typing import Any
 from colab_bridge.config.settings import Settings
 from colab_bridge.errors import UserError
 
-__all__ = ["Target", "choose_target", "session_slug", "unique_name"]
+__all__ = ["Target", "choose_target", "same_wish", "session_slug", "unique_name"]
+
+# What only machines of a Google account have; asking for it means such a machine.
+_COLAB_ONLY = frozenset({"gpu", "tpu", "high_mem", "runtime_version", "account"})
+# Providers whose machines are as they are.
+_FIXED = frozenset({"local", "jupyter"})
+# How something is asked for is no part of what is asked for.
+_MANNER = frozenset({"runtime", "wait_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,8 @@ def choose_target(
 ) -> Target:
     """Turn a request and the settings into one target.
 
-    A URL means a Jupyter server; a named runtime means its configuration; otherwise the configured default.
+    A URL means a Jupyter server; a named runtime means its configuration; hardware means Colab, unless the configured
+    default is a runtime that may have it; otherwise it is the configured default.
 
     Args:
         settings: Resolved settings of the project.
@@ -51,6 +59,10 @@ def choose_target(
     asked = {key: value for key, value in (options or {}).items() if value is not None}
     if asked.get("url") and not provider:
         provider = "jupyter"
+    elif _COLAB_ONLY & asked.keys() and not provider and not runtime and _default_provider(settings) in _FIXED:
+        provider = "colab"
+    if not provider and not runtime and settings.runtime == "local":
+        provider = settings.provider
     if provider and not runtime:
         runtime = "local" if provider == "local" else provider
         configured = _local_options(settings) if provider == "local" else {}
@@ -62,7 +74,22 @@ def choose_target(
         raise UserError(
             "a Jupyter server needs its address", hint="add --url 'https://host:port/?token=...'", code="CB-USER-021"
         )
+    if provider == "colab" and not merged.get("account") and settings.account:
+        merged["account"] = settings.account
     return Target(runtime=runtime, provider=provider, options=merged)
+
+
+def _default_provider(settings: Settings) -> str:
+    if settings.runtime == "local":
+        return settings.provider
+    configured = settings.runtimes.get(settings.runtime)
+    return configured.provider if configured else ""
+
+
+def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two sets of options ask for the same runtime, however long each would wait for it."""
+    left, right = ({key: value for key, value in each.items() if key not in _MANNER} for each in (one, other))
+    return left == right
 
 
 def _configured(settings: Settings, runtime: str, provider: str | None) -> tuple[str, dict[str, Any]]:
