@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from http import HTTPStatus
 from typing import Protocol, cast
 
 import h11
@@ -103,7 +104,9 @@ class ServedConnection(_Http):
     async def reply(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
         """Send a whole answer, with its length."""
         lengths = [("content-length", str(len(body)))]
-        await self.send(h11.Response(status_code=status, headers=_encoded([*headers, *lengths])))
+        await self.send(
+            h11.Response(status_code=status, headers=_encoded([*headers, *lengths]), reason=_reason(status))
+        )
         if self.h11.our_state is h11.SEND_BODY and body:
             await self.send(h11.Data(data=body))
         await self.send(h11.EndOfMessage())
@@ -111,7 +114,7 @@ class ServedConnection(_Http):
     async def reply_head(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Send the head of an answer whose body follows; 101 switches to another protocol."""
         kind = h11.InformationalResponse if status < 200 else h11.Response
-        await self.send(kind(status_code=status, headers=_encoded(headers)))
+        await self.send(kind(status_code=status, headers=_encoded(headers), reason=_reason(status)))
 
 
 class UpstreamConnection(_Http):
@@ -128,6 +131,13 @@ class UpstreamConnection(_Http):
 def names_and_values(head: h11.Request | h11.Response | h11.InformationalResponse) -> list[tuple[str, str]]:
     """Return the headers as text, names in lower case."""
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""  # a server may use a number of its own
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

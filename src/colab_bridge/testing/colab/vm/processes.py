@@ -220,6 +220,7 @@ def _traits() -> dict[str, Any]:
         "ServerApp__allow_remote_access": True,
         "ServerApp__disable_check_xsrf": True,
         "ServerApp__jpserver_extensions": {"jupyter_server_terminals": True},
+        "ServerApp__kernel_manager_class": "colab_kernels.ColabKernelManager",
         "FileContentsManager__delete_to_trash": False,
         # Whatever path a session has, its kernel starts in the user's own space.
         "MappingKernelManager__root_dir": "/content",

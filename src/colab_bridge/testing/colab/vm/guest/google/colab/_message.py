@@ -37,7 +37,7 @@ def send_request(request_type, request, parent=None, expect_reply=False):
     if expect_reply:
         number = metadata["colab_msg_id"] = next(_numbers)
     if parent is None:
-        parent = {"session": current_parent()["header"].get("session", "")}
+        parent = {"header": {"session": current_parent()["header"].get("session", "")}}
     kernel.session.send(
         kernel.iopub_socket, "colab_request", content={"request": request}, metadata=metadata, parent=parent
     )
