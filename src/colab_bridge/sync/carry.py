@@ -215,19 +215,21 @@ class Carrier:
         sent = [t for t in theirs if t.source_side is Side.LOCAL]
         small = [t for t in sent if t.size < SMALL_FILE_BYTES]
         if sum(t.size for t in sent) <= INLINE_BYTES:
-            contents = await self._read(small)
-            self.tally.sent += sum(len(data) for _, data in contents)
-            missing = {t.digest for t in small} - {digest for digest, _ in contents}
-            return (pack_batch(contents) if contents else b""), copies, frozenset(missing)
+            packed, sizes = await self.local.do(self._packed, small) if small else (b"", {})
+            self.tally.sent += sum(sizes.values())
+            return packed, copies, frozenset({t.digest for t in small} - set(sizes))
         failed = await self._up_small(small)
         for transfer in sorted((t for t in sent if t.size >= SMALL_FILE_BYTES), key=lambda t: t.size):
             if not await self.up_large(transfer, older.get(transfer.digest)):
                 failed.add(transfer.digest)
         return b"", copies, frozenset(failed)
 
-    async def _read(self, transfers: Sequence[Transfer]) -> list[tuple[bytes, bytes]]:
+    def _packed(self, transfers: Sequence[Transfer]) -> tuple[bytes, dict[bytes, int]]:
+        """Return small files as one batch, with the size of each by its digest; those that changed are left out."""
         wanted = [(t.digest, t.source) for t in transfers]
-        return await self.local.do(self.local.folder.contents, wanted, INLINE_BYTES + SMALL_FILE_BYTES)
+        contents = self.local.folder.contents(wanted, INLINE_BYTES + SMALL_FILE_BYTES)
+        packed = pack_batch(contents, allowed=self.remote.codecs) if contents else b""
+        return packed, {digest: len(data) for digest, data in contents}
 
     async def _up_small(self, transfers: Sequence[Transfer]) -> set[bytes]:
         if not transfers:
@@ -239,12 +241,11 @@ class Carrier:
         failed: set[bytes] = set()
 
         async def send(batch: list[bytes]) -> None:
-            contents = await self._read([by_digest[digest] for digest in batch])
-            failed.update(set(batch) - {digest for digest, _ in contents})
-            if contents:
-                packed = pack_batch(contents)
+            packed, sizes = await self.local.do(self._packed, [by_digest[digest] for digest in batch])
+            failed.update(set(batch) - set(sizes))
+            if sizes:
                 await self.remote.put(packed)
-                self.tally.sent += sum(len(data) for _, data in contents)
+                self.tally.sent += sum(sizes.values())
 
         batches = list(group((t.digest, t.size) for t in by_digest.values()))
         await _several([partial(send, batch) for batch in batches])

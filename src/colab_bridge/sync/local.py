@@ -140,11 +140,7 @@ class LocalSide:
                 watch=self.options.watch,
             )
         except RootFault as error:
-            raise UserError(
-                f"this folder is not synced: {error.sentence}",
-                hint="Put it back, or stop the session.",
-                code=ROOT_FAULT,
-            ) from error
+            raise _not_synced(error) from error
         folder.applier.recover()
         return folder
 
@@ -193,6 +189,7 @@ class LocalSide:
 
         Raises:
             RootGone: the folder is missing or another one.
+            UserError: it cannot be read.
         """
         return await self.do(self._look, walk, known)
 
@@ -206,6 +203,8 @@ class LocalSide:
             # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
             self._reopen()
             settled = self._settle(walk, known)
+        except RootFault as error:
+            raise _not_synced(error) from error
         assert self.folder.rules is not None
         rules = self.folder.rules
         key = (settled.tree, self.folder.rules_id)
@@ -338,6 +337,12 @@ def _last_sign(state: Path) -> float:
         with suppress(OSError):
             times.append(path.stat().st_mtime if path.name != "lock" else 0.0)
     return max(times)
+
+
+def _not_synced(error: RootFault) -> UserError:
+    return UserError(
+        f"this folder is not synced: {error.sentence}", hint="Put it back, or stop the session.", code=ROOT_FAULT
+    )
 
 
 def _key(path: Path) -> bytes:

@@ -94,11 +94,18 @@ class Looking:
         operations: Sequence[ApplyOp] = (),
         copies: Sequence[tuple[bytes, str]] = (),
         batch: bytes = b"",
+        expected: Directory | None = None,
     ) -> Exchange:
         """Settle the runtime's side, with operations on the way; see :meth:`RemoteFiles.exchange`."""
         before = self._remote.tree
         found = await self._remote.exchange(
-            verb, txn=txn, operations=operations, copies=copies, batch=batch, audit=turn.audit and not operations
+            verb,
+            txn=txn,
+            operations=operations,
+            copies=copies,
+            batch=batch,
+            expected=expected,
+            audit=turn.audit and not operations,
         )
         turn.unstable = found.unstable or turn.unstable
         turn.late += found.late

@@ -308,7 +308,8 @@ class SyncManager:
             )
         local = await self._local(session, settings)
         store = await local.do(SyncStore, local.state / f"pair-{session.name}.db", self._clock.time())
-        remote = RemoteFiles(LinkCaller(link), root=self._root(session), key=local.key)
+        away = session.provider != "local"
+        remote = RemoteFiles(LinkCaller(link), root=self._root(session), key=local.key, packs=away)
         controller = SyncController(
             session.name, local, remote, store, self._clock, _options(settings), _teller(pair.progress)
         )

@@ -78,7 +78,9 @@ class Planner:
         raw = self._remote.tree
         assert raw is not None
         if self._stripped is None or self._stripped[0] is not raw or self._stripped[1] != view.rules_id:
-            self._stripped = (raw, view.rules_id, strip_ignored(raw, view.rules))
+            same_rules = self._stripped is not None and self._stripped[1] == view.rules_id
+            known = (self._stripped[0], self._stripped[2]) if self._stripped is not None and same_rules else None
+            self._stripped = (raw, view.rules_id, strip_ignored(raw, view.rules, known))
         tree = self._stripped[2]
         info = self._remote.info
         return tree if info is None or info.has_exec else with_bits_of(tree, self._store.base())

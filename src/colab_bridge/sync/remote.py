@@ -18,12 +18,14 @@ from colab_bridge.agent.sync.pages import TreeReader, WireError
 from colab_bridge.agent.sync.service_wire import (
     apply_rows,
     checked_path,
+    delta_digest,
     pack_envelope,
     read_digest,
     read_list,
     unpack_envelope,
 )
 from colab_bridge.agent.sync.transfer.batches import BatchLimits, unpack_batch
+from colab_bridge.agent.sync.transfer.compress import Codec
 from colab_bridge.agent.sync.tree import Directory, Entry
 
 __all__ = ["Caller", "Exchange", "Outcome", "RemoteFailure", "RemoteFiles", "RemoteInfo"]
@@ -98,17 +100,15 @@ class RemoteInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one operation there.
+    """An operation that could not be done there.
 
     Attributes:
         path: Its path.
-        ok: Whether it was done.
-        code: Why not.
+        code: Why.
         sentence: For people.
     """
 
     path: str
-    ok: bool
     code: str = ""
     sentence: str = ""
 
@@ -121,7 +121,7 @@ class Exchange:
         tree: The runtime's tree, checked, not yet stripped; None when the difference was too large to be told.
         gen: Its generation.
         changed: Rows that differ from what we knew.
-        outcomes: Results of the operations that went with it.
+        outcomes: Operations that went with it and could not be done.
         content: Content that came along, by digest, not yet verified.
         unstable: Files that somebody has open for writing.
         problems: Paths that cannot travel, with the reason.
@@ -149,17 +149,22 @@ class RemoteFiles:
         root: Path of the workspace on the runtime; empty for the service's own choice.
         key: Key of the digests.
         max_entries: Larger trees end the sync.
+        packs: Content is packed on the way; not worth it where both sides are on one machine.
 
     Attributes:
+        codecs: How content may be packed for the runtime.
         round_trips: Calls so far that had to be waited for.
         tree: What the runtime had at :attr:`gen`; None before the first look.
     """
 
-    def __init__(self, caller: Caller, *, root: str, key: bytes, max_entries: int = 200_000) -> None:
+    def __init__(
+        self, caller: Caller, *, root: str, key: bytes, max_entries: int = 200_000, packs: bool = True
+    ) -> None:
         self._caller = caller
         self._root = root
         self._key = key
         self._max_entries = max_entries
+        self.codecs = (Codec.ZLIB,) if packs else ()
         self._rules_id = ""
         self._workspace = ""
         self.round_trips = 0
@@ -197,7 +202,8 @@ class RemoteFiles:
             RemoteFailure: it cannot be opened.
             WireError: the answer makes no sense.
         """
-        result, _ = await self._call("hello", {"v": 1, "root": self._root, "key": self._key.hex()})
+        params = {"v": 1, "root": self._root, "key": self._key.hex(), "packs": bool(self.codecs)}
+        result, _ = await self._call("hello", params)
         self._workspace = _text(result, "w", 4096)
         identity = [_text(result, name, 200) for name in ("marker", "boot")]
         self.info = RemoteInfo(
@@ -254,6 +260,7 @@ class RemoteFiles:
         operations: Sequence[ApplyOp] = (),
         copies: Iterable[tuple[bytes, str]] = (),
         batch: bytes = b"",
+        expected: Directory | None = None,
         audit: bool = False,
         deadline_s: float = CALL_S,
     ) -> Exchange:
@@ -265,6 +272,7 @@ class RemoteFiles:
             operations: What shall be done there.
             copies: Content (digest, path there) that the runtime has under another path already.
             batch: Content of the operations.
+            expected: The tree there when every operation is done; where it is so, nothing needs to be told.
             audit: Have some files read again there whatever their stamps say.
             deadline_s: Seconds.
 
@@ -275,16 +283,20 @@ class RemoteFiles:
         params: dict[str, Any] = {"gen": self.gen, "txn": txn, "rules_id": self._rules_id}
         if audit:
             params["audit"] = True
-        body = {
+        body: dict[str, Any] = {
             "ops": [operation.to_json() for operation in operations],
             "copies": [[digest.hex(), path] for digest, path in copies],
         }
+        if expected is not None and self.tree is not None:
+            body["expect"] = delta_digest(self.tree, expected).hex()
         payload = pack_envelope(body, batch) if operations else b""
         result, answer = await self._call(verb, params, payload, deadline_s=deadline_s)
         self._check_rules(result)
-        return self._read_exchange(result, answer)
+        return self._read_exchange(result, answer, len(operations), expected)
 
-    def _read_exchange(self, result: Mapping[str, Any], answer: bytes) -> Exchange:
+    def _read_exchange(
+        self, result: Mapping[str, Any], answer: bytes, operations: int, expected: Directory | None
+    ) -> Exchange:
         gen, root = _whole(result, "gen"), read_digest(result.get("root"))
         if not answer:
             if self.tree is None or gen != self.gen or root != self.tree.kept.digest:
@@ -293,17 +305,22 @@ class RemoteFiles:
         body, blob = unpack_envelope(answer)
         tree: Directory | None = None
         changed: list[tuple[str, Entry | None]] = []
-        if body.get("rows") is not None and self.tree is not None:
+        outcomes = tuple(_outcome(item) for item in read_list(body, "results", 100_000))
+        if operations and body.get("done") != operations - len(outcomes):
+            raise WireError("the runtime does not say what became of the operations")
+        if body.get("expected") is True:
+            tree = expected
+        elif body.get("rows") is not None and self.tree is not None:
             tree, changed = apply_rows(self.tree, body["rows"])
-            if tree.kept.digest != root:
-                raise WireError("the difference that the runtime tells does not lead to its tree")
+        if tree is not None and tree.kept.digest != root:
+            raise WireError("the difference that the runtime tells does not lead to its tree")
         self.tree, self.gen = tree, gen if tree is not None else 0
         return Exchange(
             tree=tree,
             gen=gen,
             root=root,
             changed=tuple(changed),
-            outcomes=tuple(_outcome(item) for item in read_list(body, "results", 100_000)),
+            outcomes=outcomes,
             content=dict(unpack_batch(blob, BatchLimits())) if len(blob) else {},
             unstable=tuple(str(item)[:1024] for item in read_list(body, "unstable", 100)),
             problems=_sentences(body, "problems"),
@@ -412,6 +429,6 @@ def _json(payload: bytes) -> object:
 
 
 def _outcome(item: object) -> Outcome:
-    if not isinstance(item, list) or len(item) != 4 or not isinstance(item[1], bool):
+    if not isinstance(item, list) or len(item) != 3:
         raise WireError("a result is no result")
-    return Outcome(path=checked_path(item[0]), ok=item[1], code=str(item[2])[:40], sentence=str(item[3])[:200])
+    return Outcome(path=checked_path(item[0]), code=str(item[1])[:40], sentence=str(item[2])[:200])

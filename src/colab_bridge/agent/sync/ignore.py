@@ -17,7 +17,7 @@ from hashlib import blake2b
 from .names import guard_key
 from .patterns import Matcher, escape_pattern, parse_rules
 from .reasons import Reason
-from .tree import Directory, Entry, join
+from .tree import EMPTY, Directory, Entry, join
 
 __all__ = [
     "BUILT_IN",
@@ -331,27 +331,41 @@ def include_lines(path: str, *, is_folder: bool) -> list[str]:
     return [*lines, f"!/{'/'.join(escaped)}{'/' if is_folder else ''}"]
 
 
-def strip_ignored(root: Directory, rules: IgnoreRules) -> Directory:
+def strip_ignored(root: Directory, rules: IgnoreRules, known: tuple[Directory, Directory] | None = None) -> Directory:
     """Return the tree without what the rules leave out; folders that lose content say so (``has_ignored``).
 
     Used on the ancestor when rules change and on everything that the runtime sends. Shares what is not touched.
+
+    Args:
+        root: The tree.
+        rules: The rules.
+        known: Another tree and what the same rules have left of it: what both trees share is not asked about again.
     """
-    return _strip(root, rules, rules.root())
+    return _strip(root, rules, rules.root(), *(known or (EMPTY, EMPTY)))
 
 
-def _strip(directory: Directory, rules: IgnoreRules, folder: FolderRules) -> Directory:
+def _strip(directory: Directory, rules: IgnoreRules, folder: FolderRules, old: Directory, left: Directory) -> Directory:
+    if directory is old:
+        return left
     children: dict[str, Entry] = {}
     changed = dropped = False
     for name, entry in directory.children.items():
-        verdict = folder.verdict(name, is_folder=isinstance(entry, Directory))
-        if not verdict.travels:
+        before, kept = old.children.get(name), left.children.get(name)
+        if before is not entry or (isinstance(entry, Directory) and kept is None):
+            verdict = folder.verdict(name, is_folder=isinstance(entry, Directory))
+            kept = entry if verdict.travels else None
+            if isinstance(entry, Directory) and kept is not None:
+                inside = rules.inside(folder, name, verdict)
+                kept = _strip(entry, rules, inside, *_pair(before, left.children.get(name)))
+        if kept is None:
             changed = dropped = True
             continue
-        kept = entry
-        if isinstance(entry, Directory):
-            kept = _strip(entry, rules, rules.inside(folder, name, verdict))
-            changed = changed or kept is not entry
+        changed = changed or kept is not entry
         children[name] = kept
     if not changed:
         return directory
     return Directory(children, has_ignored=directory.has_ignored or dropped)
+
+
+def _pair(before: Entry | None, left: Entry | None) -> tuple[Directory, Directory]:
+    return (before, left) if isinstance(before, Directory) and isinstance(left, Directory) else (EMPTY, EMPTY)

@@ -44,6 +44,7 @@ _WINDOWS_DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "clock$", "conin$", "conout$"]
     + [device + digit for device in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
 )
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _SHOWN_CHARACTERS = 200
 
 
@@ -113,9 +114,9 @@ def _unportable(name: str) -> NameFault | None:
 
 def check_name(name: str) -> NameFault | None:
     """Return what is wrong with one component, the worst first; None when it may travel anywhere."""
-    if name.isascii() and name.isalnum() and 4 < len(name) <= MAX_NAME_BYTES:
-        # The quick way for most names; shorter ones may be devices.
-        return None
+    if _PLAIN.fullmatch(name) and len(name) <= MAX_NAME_BYTES:
+        # The quick way for most names: only their stem may be what no system lets be.
+        return NameFault.DEVICE if name.partition(".")[0].casefold() in _WINDOWS_DEVICES else None
     return _hostile(name) or _refused(name) or _unportable(name)
 
 

@@ -7,8 +7,9 @@ are compared in Unicode form NFC.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from unicodedata import normalize
 
 __all__ = ["Matcher", "Rule", "escape_pattern", "parse_rules"]
@@ -204,14 +205,18 @@ def _literal(pattern: str) -> str | None:
     return re.sub(r"\\(.)", r"\1", pattern)
 
 
+_NO_PIECES: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+
+
 class _Finder:
     """The highest number of a rule whose pattern matches a text; most patterns cost one look into a dictionary."""
 
     def __init__(self, *, fold: bool) -> None:
         self._flags = re.IGNORECASE if fold else 0
         self._exact: dict[str, int] = {}
-        self._tails: dict[int, dict[str, int]] = {}
-        self._heads: dict[int, dict[str, int]] = {}
+        # By the letter where they end or begin: most names have none of these letters there.
+        self._tails: dict[str, dict[int, dict[str, int]]] = {}
+        self._heads: dict[str, dict[int, dict[str, int]]] = {}
         self._wild: dict[str | None, list[tuple[int, str]]] = {}
         self._compiled: dict[str | None, tuple[re.Pattern[str], dict[int, int]]] = {}
 
@@ -223,9 +228,9 @@ class _Finder:
         tail = _literal(pattern[1:]) if is_name and pattern.startswith("*") else None
         head = _literal(pattern[:-1]) if is_name and pattern.endswith("*") and pattern[-2:] != "\\*" else None
         if tail:
-            self._tails.setdefault(len(tail), {})[tail] = number
+            self._tails.setdefault(tail[-1], {}).setdefault(len(tail), {})[tail] = number
         elif head:
-            self._heads.setdefault(len(head), {})[head] = number
+            self._heads.setdefault(head[0], {}).setdefault(len(head), {})[head] = number
         else:
             start = pattern[0] if is_name else pattern.split("/", 1)[0]
             first = _literal(start) if start != "\\" else None
@@ -234,14 +239,15 @@ class _Finder:
     def find(self, text: str, first: str) -> int:
         """Return the number, -1 when nothing matches; ``first`` is the first letter of a name or part of a path."""
         best = self._exact.get(text, -1)
-        for length, tails in self._tails.items():
+        for length, tails in self._tails.get(text[-1:], _NO_PIECES).items():
             if len(text) >= length:
                 best = max(best, tails.get(text[-length:], -1))
-        for length, heads in self._heads.items():
+        for length, heads in self._heads.get(text[:1], _NO_PIECES).items():
             best = max(best, heads.get(text[:length], -1))
-        for bucket in (None, first):
-            if bucket in self._wild:
-                best = max(best, self._search(bucket, text))
+        if self._wild:
+            for bucket in (None, first):
+                if bucket in self._wild:
+                    best = max(best, self._search(bucket, text))
         return best
 
     def _search(self, bucket: str | None, text: str) -> int:

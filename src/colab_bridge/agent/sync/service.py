@@ -30,6 +30,7 @@ from .service_folder import RootGone, Settlement, SyncFolder
 from .service_wire import (
     changed_rows,
     checked_path,
+    delta_digest,
     delta_of,
     pack_envelope,
     read_digest,
@@ -38,6 +39,7 @@ from .service_wire import (
     unpack_envelope,
 )
 from .transfer.batches import BatchLimits, pack_batch, unpack_batch
+from .transfer.compress import Codec
 from .transfer.patch import unpack_copies
 from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, sign
 from .tree import Directory, Entry, File, entry_at
@@ -66,6 +68,7 @@ class _Workspace:
     def __init__(self, name: str, folder: SyncFolder) -> None:
         self.name = name
         self.folder = folder
+        self.codecs: tuple[Codec, ...] = (Codec.ZLIB,)
         self.pages: tuple[int, list[bytes]] = (0, [])
         self.watched = False
         self.armed: int | None = None
@@ -206,6 +209,7 @@ class FilesService:
             known = None
         if known is None:
             known = self._open_workspace(name, root, key)
+        known.codecs = () if params.get("packs") is False else (Codec.ZLIB,)
         facts = known.folder.facts()
         return Reply({**facts, "w": name, "python": sys.version.split()[0]})
 
@@ -273,6 +277,7 @@ class FilesService:
             folder.audit(_AUDITED_SHARE)
         settled = folder.settle(walk=audited, after_run=after_run)
         known = folder.known(read_field(params, "gen", int))
+        expected = read_digest(body["expect"]) if "expect" in body else b""
         results: list[OpResult] = []
         overtaken: list[ApplyOp] = []
         if operations:
@@ -281,7 +286,10 @@ class FilesService:
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
         # What nobody has changed need not be looked for in all processes.
         unstable = folder.open_files() if after_run and known is not folder.tree else ()
-        return self._exchange_reply(workspace, settled, known, operations, [*results], overtaken, unstable)
+        outcome = [[r.path, r.code.value, r.sentence] for r in results if not r.ok]
+        outcome += [[op.path, "overtaken", "it changed there meanwhile"] for op in overtaken]
+        done = len(operations) + len(overtaken) - len(outcome)
+        return self._exchange_reply(workspace, settled, known, operations, done, outcome, expected, unstable)
 
     def _exchange_reply(
         self,
@@ -289,26 +297,27 @@ class FilesService:
         settled: Settlement,
         known: Directory | None,
         operations: Sequence[ApplyOp],
-        results: list[OpResult],
-        overtaken: Sequence[ApplyOp],
+        done: int,
+        outcome: list[list[str]],
+        expected: bytes,
         unstable: Sequence[str],
     ) -> Reply:
         folder = workspace.folder
         tree = folder.tree
         assert tree is not None
         head = {"gen": folder.gen, "root": tree.kept.digest.hex(), "walked": settled.walked, **self._rules_of(folder)}
-        if known is tree and not results and not overtaken and not workspace.late:
+        if known is tree and not done and not outcome and not workspace.late:
             return Reply(head)
-        rows = None if known is None else delta_of(known, tree, 4000)
-        outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
-        outcome += [[op.path, False, "overtaken", "it changed there meanwhile"] for op in overtaken]
-        body: dict[str, Any] = {"rows": rows, "results": outcome, "unstable": list(unstable[:_SHOWN])}
+        as_expected = bool(expected) and known is not None and expected == delta_digest(known, tree)
+        rows = None if known is None or as_expected else delta_of(known, tree, 4000)
+        body: dict[str, Any] = {"rows": rows, "results": outcome, "done": done, "unstable": list(unstable[:_SHOWN])}
+        body["expected"] = as_expected
         body["problems"] = [[p.path, p.sentence] for p in settled.problems[:_SHOWN]]
         body["late"], workspace.late = workspace.late[:_SHOWN], []
         blob = b""
         if known is not None and rows is not None:
             sent = {op.digest for op in operations} | _digests_there(known, tree)
-            blob = _inline(folder, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
+            blob = _inline(workspace, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
         answer = pack_envelope(body, blob)
         if len(answer) > _REPLY_BYTES:
             answer = pack_envelope({**body, "rows": None})
@@ -378,11 +387,13 @@ class FilesService:
         if payload:
             body, _ = unpack_envelope(payload)
             wanted = _copies({"copies": body.get("items")})
-            return Reply({}, pack_batch(folder.contents(wanted, _INLINE_BYTES + _INLINE_FILE_BYTES)))
+            contents = folder.contents(wanted, _INLINE_BYTES + _INLINE_FILE_BYTES)
+            return Reply({}, pack_batch(contents, allowed=workspace.codecs))
         path, digest = checked_path(params.get("path")), read_digest(params.get("digest"))
         self._check_same(folder, path, digest)
         length = min(read_field(params, "length", int), 1 << 20)
-        return Reply({}, folder.read_range(path, read_field(params, "offset", int), length), compress=True)
+        data = folder.read_range(path, read_field(params, "offset", int), length)
+        return Reply({}, data, compress=bool(workspace.codecs))
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
@@ -497,15 +508,15 @@ def _digests_there(known: Directory, now: Directory) -> set[bytes]:
     return {entry.digest for entry in before if isinstance(entry, File)}
 
 
-def _inline(folder: SyncFolder, rows: Sequence[tuple[str, Entry | None]], sent: set[bytes]) -> bytes:
+def _inline(workspace: _Workspace, rows: Sequence[tuple[str, Entry | None]], sent: set[bytes]) -> bytes:
     """Return the content of small new files, so that it needs no call of its own."""
     wanted = {
         entry.digest: path
         for path, entry in rows
         if isinstance(entry, File) and entry.size <= _INLINE_FILE_BYTES and entry.digest not in sent
     }
-    contents = folder.contents(wanted.items(), _INLINE_BYTES)
-    return pack_batch(contents) if contents else b""
+    contents = workspace.folder.contents(wanted.items(), _INLINE_BYTES)
+    return pack_batch(contents, allowed=workspace.codecs) if contents else b""
 
 
 def make() -> FilesService:

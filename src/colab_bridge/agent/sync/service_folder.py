@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .budget import Budget
 from .disk.apply import Applier
 from .disk.mapped import MappedUnavailable, MappedWatch, fsync_mapped, open_for_writing
 from .disk.ops import ApplyOp, DisplacedFile, OpResult
+from .disk.platform_folder import Folder
 from .disk.probe import FsProbe, probe
 from .disk.root import Root, RootState
 from .disk.scan import LeftOut, Problem, Scanner, ScanResult
@@ -376,17 +378,18 @@ class SyncFolder:
         Raises:
             OSError: it is not there or cannot be read.
         """
-        source = None if self._scanner is None else self._scanner.databases.source(path)
-        if source is not None:
-            fd = os.open(source, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-        else:
-            parent, _, name = path.rpartition("/")
-            with self.root.folder(parent) as folder:
-                fd = folder.open_file(folder.disk_name(name))
+        with self.root.folder(path.rpartition("/")[0]) as folder:
+            fd = self._open_in(folder, path)
         try:
             yield fd
         finally:
             os.close(fd)
+
+    def _open_in(self, folder: Folder, path: str) -> int:
+        source = None if self._scanner is None else self._scanner.databases.source(path)
+        if source is not None:
+            return os.open(source, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        return folder.open_file(folder.disk_name(path.rpartition("/")[2]))
 
     def has(self, path: str, digest: bytes) -> bool:
         """Return whether the file had this content at the last look."""
@@ -396,16 +399,26 @@ class SyncFolder:
     def contents(self, wanted: Iterable[tuple[bytes, str]], most_bytes: int) -> list[tuple[bytes, bytes]]:
         """Return the content of small files that still have their digest, each once, up to a sum of bytes."""
         out: list[tuple[bytes, bytes]] = []
-        total = 0
-        for digest, path in dict(wanted).items():
-            with suppress(OSError), self.open_file(path) as fd:
-                if total + os.fstat(fd).st_size > most_bytes:
-                    continue
-                data = read_at(fd, 0, most_bytes + 1)
-                if blake2b(data, key=self.key, digest_size=32).digest() == digest:
-                    out.append((digest, data))
-                    total += len(data)
+        left = most_bytes
+        for parent, group in groupby(dict(wanted).items(), key=lambda item: item[1].rpartition("/")[0]):
+            with suppress(OSError), self.root.folder(parent) as folder:
+                for digest, path in group:
+                    data = self._content_in(folder, path, left)
+                    if data is not None and blake2b(data, key=self.key, digest_size=32).digest() == digest:
+                        out.append((digest, data))
+                        left -= len(data)
         return out
+
+    def _content_in(self, folder: Folder, path: str, most_bytes: int) -> bytes | None:
+        """Return the content of a file; None where it cannot be read or is larger."""
+        with suppress(OSError):
+            fd = self._open_in(folder, path)
+            try:
+                size = os.fstat(fd).st_size
+                return read_at(fd, 0, size + 1) if size <= most_bytes else None
+            finally:
+                os.close(fd)
+        return None
 
     def read_range(self, path: str, offset: int, length: int) -> bytes:
         """Return a range of a file; shorter at its end.
@@ -415,6 +428,20 @@ class SyncFolder:
         """
         with self.open_file(path) as fd:
             return read_at(fd, offset, length)
+
+    def mtime_of(self, path: str) -> int | None:
+        """Return the time of change of a file at the last look, ns; None when it was not met."""
+        node = self._cache.top
+        *parents, name = path.split("/")
+        for parent in parents:
+            node = None if node is None else node.folders.get(parent)
+        record = None if node is None else node.records.get(name)
+        if record is not None:
+            return record[1]
+        with suppress(OSError, ValueError):
+            # Names that the disk spells otherwise.
+            return self.stat_of(path).st_mtime_ns
+        return None
 
     def stat_of(self, path: str) -> os.stat_result:
         """Return what stands at a path; links are not followed."""

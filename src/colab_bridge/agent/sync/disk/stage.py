@@ -16,6 +16,7 @@ import re
 import stat
 import time
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -150,7 +151,7 @@ class Stage:
             size: Its length in bytes; the caller has compared it with the limits.
 
         Returns:
-            The ranges (offset, length) that are missing; none when it is here already.
+            The ranges (offset, length) that are missing; none when it is here, complete and verified.
 
         Raises:
             OSError: the files cannot be made.
@@ -161,7 +162,10 @@ class Stage:
         if part is None or part.size != size:
             self._forget_part(digest)
             part = self._parts[digest] = Part(self.calls, self.folder, digest, size, self.key)
-        return part.missing()
+        if not part.missing():
+            # Cut off between its last range and its verification.
+            self.finish(digest)
+        return self.missing(digest)
 
     def put_chunk(self, digest: bytes, offset: int, data: bytes | memoryview) -> None:
         """Keep a range of a large content that was begun.
@@ -171,7 +175,16 @@ class Stage:
             ValueError: the range is not inside it.
             OSError: it could not be written; the range still counts as missing.
         """
-        self._parts[digest].put(offset, data)
+        part = self._part(digest)
+        if part is not None:
+            part.put(offset, data)
+
+    def _part(self, digest: bytes) -> Part | None:
+        """Return a large content under way; None when it is complete."""
+        part = self._parts.get(digest)
+        if part is None and not self.have_one(digest):
+            raise KeyError(digest)
+        return part
 
     def fill(self, digest: bytes, copies: Iterable[Copy], source: int) -> None:
         """Take ranges of a large content out of an older version of the file (open for reading).
@@ -180,7 +193,9 @@ class Stage:
             KeyError: it was not begun in this process.
             OSError: reading or writing failed.
         """
-        self._parts[digest].fill(copies, source)
+        part = self._part(digest)
+        if part is not None:
+            part.fill(copies, source)
 
     def missing(self, digest: bytes) -> list[tuple[int, int]]:
         """Return the ranges (offset, length in bytes) that are still missing.
@@ -188,7 +203,8 @@ class Stage:
         Raises:
             KeyError: it was not begun in this process.
         """
-        return self._parts[digest].missing()
+        part = self._part(digest)
+        return [] if part is None else part.missing()
 
     def finish(self, digest: bytes) -> bool:
         """Verify a large content.
@@ -208,7 +224,9 @@ class Stage:
         name = digest.hex()
         self._forget_part(digest)
         self.calls.rename(self.folder, name + PART_SUFFIX, self.folder, name)
-        self._unlink_if_there(name + MAP_SUFFIX)
+        # A map that stays is no content; it goes with the next look at old parts.
+        with suppress(OSError):
+            self._unlink_if_there(name + MAP_SUFFIX)
         return True
 
     def _forget_part(self, digest: bytes) -> None:
@@ -409,11 +427,13 @@ class Stage:
             older_than_s: Time since the last chunk.
         """
         limit = time.time() - older_than_s
-        for name in self.calls.names(self.folder):
+        names = set(self.calls.names(self.folder))
+        for name in sorted(names):
             stem = name.split(".", 1)[0]
             is_part = name.endswith((PART_SUFFIX, MAP_SUFFIX)) and _CONTENT.fullmatch(stem)
-            idle = is_part and bytes.fromhex(stem) not in {*keep, *self._parts}
-            if idle and self.calls.stat(self.folder, name).st_mtime < limit:
+            if not is_part or bytes.fromhex(stem) in {*keep, *self._parts}:
+                continue
+            if stem + PART_SUFFIX not in names or self.calls.stat(self.folder, name).st_mtime < limit:
                 self._unlink_if_there(name)
 
     def close(self) -> None:
