@@ -1,0 +1,137 @@
+"""A fault at any file-system call of a whole sync, on either side: nothing is lost, and later syncs end as without it.
+
+The suite takes some of the calls; ``make campaign-sync`` takes all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from colab_bridge.sync.failures import SyncFailure
+from fs_faults import Faults, Killed
+from sync_pair import Pair, open_pair, tree_of
+from sync_words import edit
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(3600)]
+
+CAMPAIGN = os.environ.get("COLAB_BRIDGE_CAMPAIGN") == "1"
+STRIDE = 1 if CAMPAIGN else 43
+
+BASE = "keep=0 change=1 gone=1 d/a=1 d/b=1 e/x=1 t=1 l>keep big=#1200000b k=1"
+LOCAL = "change=2 -gone new/n=5 d/a=7 -e/x up=#1100000u -l l>change k~k2"
+REMOTE = "r=3 d/b=4 d/a=8 -t t/in=9 out/o=9 l2>keep big=#1300000c down=#1100000d"
+
+
+def contents(pair: Pair) -> set[str]:
+    """Everything that is anywhere: trees, trash of both sides, conflict store."""
+    found = set(pair.kept().values())
+    for side in (pair.here, pair.there):
+        found |= set(tree_of(side).values()) | {text for _, text in pair.trashed(side)}
+    return found
+
+
+async def prepare(pair: Pair) -> set[str]:
+    edit(pair.here, BASE)
+    await pair.sync.sync("sync")
+    edit(pair.here, LOCAL)
+    edit(pair.there, REMOTE)
+    return set(tree_of(pair.here).values()) | set(tree_of(pair.there).values())
+
+
+async def result_without_fault(folder):
+    async with open_pair(folder) as pair:
+        await prepare(pair)
+        await pair.sync.sync("post")
+        assert tree_of(pair.here) == tree_of(pair.there)
+        return tree_of(pair.here), pair.kept()
+
+
+async def run_with(pair: Pair, faults: Faults) -> None:
+    """Sync with a fault; an error may be told, in one line, and nothing but that."""
+    told = ""
+    with faults.installed(pair):
+        try:
+            await pair.sync.sync("post")
+        except SyncFailure as failure:
+            told = failure.text
+        except Killed:
+            told = ""
+    assert "\n" not in told
+    if faults.error is None and faults.fired:
+        await restart(pair, faults.side)
+
+
+async def restart(pair: Pair, side: str) -> None:
+    """Start the side anew whose process has ended; what it would have tidied up at its end is not done."""
+    if side == "there":
+        pair.service._workspaces.clear()
+        await pair.new_agent()
+        return
+    pair.local._lock_file.close()
+    pair.store.close()
+    pair.local.store.close()
+    await pair.way.aclose()
+    await pair.start()
+
+
+async def until_in_step(pair: Pair, note: str) -> None:
+    said = ""
+    for _ in range(3):
+        try:
+            await pair.sync.sync("sync")
+        except SyncFailure as failure:
+            said = failure.text
+        else:
+            return
+    raise AssertionError(f"{note}: {said}")
+
+
+KINDS = {
+    "EIO": (errno.EIO, False),
+    "ENOSPC": (errno.ENOSPC, False),
+    "EACCES": (errno.EACCES, False),
+    "EMFILE": (errno.EMFILE, False),
+    "EXDEV": (errno.EXDEV, False),
+    "ESTALE": (errno.ESTALE, False),
+    "EDQUOT": (errno.EDQUOT, False),
+    "killed before": (None, False),
+    "killed after": (None, True),
+}
+
+
+@pytest.mark.rows("X01", "X02", "X04", "X05", "X13", "P1", "P2", "P8")
+@pytest.mark.parametrize("side", ["here", "there"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fault_at_any_call_of_a_sync_loses_nothing(kind, side, quick_root):
+    error, after = KINDS[kind]
+    wanted, kept = await result_without_fault(quick_root / "model")
+    first = sorted(KINDS).index(kind) * 5 % STRIDE if STRIDE > 1 else 0
+    at = first
+    while True:
+        folder = quick_root / "run"
+        async with open_pair(folder) as pair:
+            before = await prepare(pair)
+            faults = Faults(side, at, error, after=after)
+            await run_with(pair, faults)
+            note = f"{kind} {side} at call {at} ({faults.fired})"
+            assert before <= contents(pair), note
+            await until_in_step(pair, note)
+            assert tree_of(pair.here) == wanted, note
+            assert tree_of(pair.there) == wanted, note
+            assert pair.kept() == kept, note
+            assert before <= contents(pair), note
+            again = await pair.sync.sync("sync")
+            assert (again.up, again.down) == ((), ()), note
+            for root in (pair.here, pair.there):
+                left = os.listdir(root / ".colab-bridge" / "stage")
+                # The list of what was there of a large file; it goes with the next look at old parts.
+                assert left == [] or (faults.fired == "unlink" and left[0].endswith(".map")), note
+        shutil.rmtree(folder)
+        if not faults.fired:
+            break
+        at += STRIDE
+    assert at > 100
