@@ -16,7 +16,10 @@ import anyio.abc
 
 from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
+from colab_bridge.config.services import service_urls
 from colab_bridge.config.settings import Settings, load_settings
+from colab_bridge.credentials.manager import Credentials
+from colab_bridge.credentials.secret_box import SecretBox
 from colab_bridge.errors import UserError
 from colab_bridge.execution.estimates import Estimates
 from colab_bridge.execution.jobs import Jobs
@@ -27,7 +30,8 @@ from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import KernelRecord, RunStatus
 from colab_bridge.ports.clock import Clock, SystemClock
-from colab_bridge.providers.registry import ProviderRegistry
+from colab_bridge.providers.colab.provider import ColabProvider
+from colab_bridge.providers.registry import ProviderRegistry, installed_providers
 from colab_bridge.sessions.agent_access import AgentDoors
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.frontends import FrontEnds
@@ -35,6 +39,7 @@ from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.machines import Machines
 from colab_bridge.sessions.queue import AgentQueue
 from colab_bridge.sessions.service import SessionService
+from colab_bridge.sessions.side_desks import SideDesks
 from colab_bridge.store.store import Store
 from colab_bridge.sync.manager import SyncManager
 
@@ -54,6 +59,9 @@ class App:
         paths: Our folders.
         store: The state database.
         sessions: Sessions.
+        providers: Where runtimes come from.
+        credentials: Who is signed in with Google.
+        secrets: Secrets that the user has set for code on runtimes.
         pool: Kernels.
         agents: The links to the agents on the runtimes.
         sync: Pairs of folders that are kept in step.
@@ -74,6 +82,9 @@ class App:
     paths: Paths
     store: Store
     sessions: SessionService
+    providers: ProviderRegistry
+    credentials: Credentials
+    secrets: SecretBox
     pool: KernelPool
     agents: Agents
     sync: SyncManager
@@ -118,7 +129,11 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
     store = Store.open(paths.database)
     try:
         async with anyio.create_task_group() as tasks:
-            sessions = SessionService(store, ProviderRegistry(paths.runtimes_dir), paths, clock)
+            credentials = Credentials(paths, os.environ, store=settings.credential_store, clock=clock)
+            secrets = SecretBox(paths, credentials.vaults)
+            providers = _providers(paths, credentials, clock)
+            sessions = SessionService(store, providers, paths, clock)
+            sessions.on_caller(credentials.learn)
             agents = Agents(AgentDoors(paths.state_dir / "agents", sessions.endpoint).open, tasks)
             pool = KernelPool(
                 store,
@@ -134,6 +149,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             sessions.ask_first(pool.answers)
             sessions.on_replaced(pool.runtime_gone)
             pool.keep_with(sync)
+            pool.answer_with(SideDesks(sessions.session, providers, secrets, tasks).desk)
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)
             repair = NotebookRepair(
@@ -159,6 +175,9 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 paths=paths,
                 store=store,
                 sessions=sessions,
+                providers=providers,
+                credentials=credentials,
+                secrets=secrets,
                 pool=pool,
                 agents=agents,
                 sync=sync,
@@ -185,8 +204,20 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 tasks.cancel_scope.cancel()
                 pool.close()
                 await sync.aclose()
+                await providers.aclose()
     finally:
         store.close()
+
+
+def _providers(paths: Paths, credentials: Credentials, clock: Clock) -> ProviderRegistry:
+    """Return all providers; that of Colab is made here because it signs in as the user."""
+
+    def colab(folder: Path) -> ColabProvider:
+        # Fixed for the life of the daemon: a caller with an emulator's addresses must not have real runtimes looked
+        # for there, and so taken for lost.
+        return ColabProvider(folder, credentials, service_urls(os.environ), clock)
+
+    return ProviderRegistry(paths.runtimes_dir, {**installed_providers(), "colab": colab})
 
 
 def _own_settings(paths: Paths, notices: list[str]) -> Settings:
@@ -218,6 +249,7 @@ async def _take_over(app: App, keep_days: float) -> None:
         app.recovered.set()
     for kernel in adopted:
         app.front_ends.expect_return(kernel)
+    await app.sessions.reconcile()
     await anyio.to_thread.run_sync(_prune_records, app.paths.records_dir, {k.id for k in adopted}, keep_days)
 
 

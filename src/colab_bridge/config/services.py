@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from colab_bridge.errors import UserError
 
-__all__ = ["SERVICE_VARIABLES", "ServiceUrls", "service_urls"]
+__all__ = ["SERVICE_VARIABLES", "ServiceUrls", "require_same_services", "service_urls"]
 
 #: Field of :class:`ServiceUrls` by the environment variable that replaces it.
 SERVICE_VARIABLES: Final = MappingProxyType(
@@ -80,6 +80,24 @@ def service_urls(environ: Mapping[str, str]) -> ServiceUrls:
     given = {field: environ.get(name, "").strip() for name, field in SERVICE_VARIABLES.items()}
     names = {field: name for name, field in SERVICE_VARIABLES.items()}
     return ServiceUrls(**{field: _checked(names[field], url) for field, url in given.items() if url})
+
+
+def require_same_services(own: ServiceUrls, environ: Mapping[str, str]) -> None:
+    """Refuse a caller that means other services than this process was started for.
+
+    Args:
+        own: Of this process.
+        environ: The caller's environment.
+
+    Raises:
+        UserError: they differ.
+    """
+    if service_urls(environ) != own:
+        raise UserError(
+            "the daemon was started for other addresses of Google's services than this command names",
+            hint="colab-bridge daemon restart, or unset COLAB_BRIDGE_COLAB_URL and its siblings",
+            code="CB-USER-063",
+        )
 
 
 def _checked(variable: str, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol, runtime_checkable
 
 from colab_bridge.model.account import AccountRuntime, Balance, Offers, Propagation
@@ -16,6 +17,17 @@ CredentialKind = Literal["drive", "user"]
 @runtime_checkable
 class AccountProvider(RuntimeProvider, Protocol):
     """A provider that can tell what an account has and may have. Errors as in :class:`RuntimeProvider`."""
+
+    def require_same_services(self, env: Mapping[str, str]) -> None:
+        """Refuse a caller that means other services than this process was started for.
+
+        Args:
+            env: The caller's variables.
+
+        Raises:
+            UserError: they differ.
+        """
+        ...
 
     async def account(self) -> str:
         """Return the e-mail address of the account that would be used; empty when unknown."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from colab_bridge.errors import UserError
+from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.provider import RuntimeProvider
 
 __all__ = ["GROUP", "ProviderFactory", "ProviderRegistry", "installed_providers"]
@@ -79,6 +81,20 @@ class ProviderRegistry:
         """Return all known names, sorted, also of plug-ins that turn out not to load."""
         return sorted(self._factories)
 
+    async def aclose(self) -> None:
+        """Close the connections of providers that keep some."""
+        for provider in self._made.values():
+            if isinstance(provider, _Closable):
+                await provider.aclose()
+
+    def accounts(self) -> list[AccountProvider]:
+        """Return the providers behind which stands an account, as far as they can be made; plug-ins are not loaded."""
+        found: list[AccountProvider] = []
+        for name in ("colab", *self._made):
+            if name in self._factories and isinstance(provider := self.get(name), AccountProvider):
+                found += [provider] if provider not in found else []
+        return found
+
     def get(self, name: str) -> RuntimeProvider:
         """Return a provider.
 
@@ -90,6 +106,13 @@ class ProviderRegistry:
                 raise UserError(f"there is no provider {name!r}", hint=f"use one of: {', '.join(self.names())}")
             self._made[name] = self._factories[name](self._folder / name)
         return self._made[name]
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
 
 
 def _one_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
 from colab_bridge.kernels.link_rules import reconnect_delays
 from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.model.account import AccountRuntime
 from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
 from colab_bridge.ports.account import AccountProvider
@@ -58,6 +59,7 @@ class SessionService:
         self._replaced: Callable[[str], None] = lambda _name: None
         self.notices: list[str] = []
         self.starts = StartReports()
+        self._learn: Callable[[Mapping[str, str]], None] = lambda _env: None
 
     def ask_first(self, answers: Callable[[str], bool]) -> None:
         """Have ``answers(session name)`` asked before a runtime is; where it is true, the runtime lives."""
@@ -66,6 +68,10 @@ class SessionService:
     def on_replaced(self, listener: Callable[[str], None]) -> None:
         """Have ``listener(session name)`` called when a runtime has gone, before the session gets another one."""
         self._replaced = listener
+
+    def on_caller(self, learn: Callable[[Mapping[str, str]], None]) -> None:
+        """Have ``learn(variables)`` called with what each caller brings, before anything is done for it."""
+        self._learn = learn
 
     # -- looking up ------------------------------------------------------------------------------------------
 
@@ -146,6 +152,7 @@ class SessionService:
         Raises:
             UserError: the name is unknown, taken or not allowed.
         """
+        self._learn(env or {})
         settings = self.settings(project, env or {})
         if name and not create_named:
             session = await self._ready(self.session(name), env or {})
@@ -205,9 +212,15 @@ class SessionService:
         return session
 
     async def _acquire(self, session: Session, env: Mapping[str, str]) -> RuntimeHandle:
+        provider = self._provider(session.provider, env)
         with self.starts.begin(session.project) as report:
-            request = dataclasses.replace(_request(session, env), report=report)
-            return await self._providers.get(session.provider).acquire(request)
+            return await provider.acquire(dataclasses.replace(_request(session, env), report=report))
+
+    def _provider(self, name: str, env: Mapping[str, str]) -> RuntimeProvider:
+        provider = self._providers.get(name)
+        if isinstance(provider, AccountProvider):
+            provider.require_same_services(env)
+        return provider
 
     async def _check(self, session: Session, handle: RuntimeHandle) -> None:
         provider = self._providers.get(session.provider)
@@ -228,7 +241,7 @@ class SessionService:
                 if session.handle.here is None and self._answers(session.name):
                     return session
                 try:
-                    await self._providers.get(session.provider).attach(session.handle)
+                    await self._provider(session.provider, env).attach(session.handle)
                     return session
                 except RuntimeLostError as error:
                     log.warning("runtime lost", extra={"session": session.name, "reason": error.message})
@@ -270,6 +283,19 @@ class SessionService:
             await self._providers.get(session.provider).release(session.handle)
         self._store.delete_session(name)
         return len(kernels)
+
+    async def reconcile(self) -> list[AccountRuntime]:
+        """Release the runtimes that we asked for and no session holds, and say so; errors become notices."""
+        released: list[AccountRuntime] = []
+        for provider in self._providers.accounts():
+            held = {session.handle.id for session in self._store.sessions() if session.handle is not None}
+            try:
+                released += await provider.reconcile(frozenset(held))
+            except ColabBridgeError as error:
+                self.notices.append(f"runtimes that nobody holds were not looked for: {error.message}; {error.hint}")
+        for runtime in released:
+            self.notices.append(f"the {runtime.hardware} runtime {runtime.id} was held by nobody and was released")
+        return released
 
     async def recover(self, pool: KernelPool, unfinished: list[Run]) -> list[KernelRecord]:
         """Take over what an earlier daemon left: every kernel that its server still has.

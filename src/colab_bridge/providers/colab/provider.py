@@ -18,7 +18,7 @@ from urllib.parse import quote
 import anyio
 from anyio import to_thread
 
-from colab_bridge.config.services import ServiceUrls, service_urls
+from colab_bridge.config.services import ServiceUrls, require_same_services, service_urls
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
 from colab_bridge.model.account import AccountRuntime, Balance, Offers, Propagation
 from colab_bridge.model.hardware import Hardware
@@ -446,15 +446,26 @@ class ColabProvider:
                 return Propagation(granted=False)
             raise to_error(error.failure) from error
 
-    def browser_url(self, handle: RuntimeHandle) -> str:
-        """Return the address that opens a notebook on the runtime in a browser; it needs the account's sign-in."""
+    def require_same_services(self, env: Mapping[str, str]) -> None:
+        """Refuse a caller whose environment names other services than ours.
+
+        Raises:
+            UserError: it does.
+        """
+        require_same_services(self._urls, env)
+
+    def browser_url(self, handle: RuntimeHandle, *, file_id: str = "") -> str:
+        """Return the address that opens a notebook on the runtime in a browser; it needs the account's sign-in.
+
+        Args:
+            handle: The runtime.
+            file_id: Notebook in Drive; an empty one when omitted.
+        """
+        page = f"drive/{quote(file_id, safe='')}" if file_id else "notebooks/empty.ipynb"
         endpoint = _endpoint_in(handle)
         backend = f"/tun/m/{endpoint}"
         # Only both forms together attach: the query for the page, the fragment for its script.
-        return (
-            f"{self._urls.colab}/notebooks/empty.ipynb?dbu={quote(backend, safe='')}"
-            f"#datalabBackendUrl={self._urls.colab}{backend}"
-        )
+        return f"{self._urls.colab}/{page}?dbu={quote(backend, safe='')}#datalabBackendUrl={self._urls.colab}{backend}"
 
     # -- within --------------------------------------------------------------------------------------------------
 
