@@ -9,6 +9,7 @@ Source: reference of the Colab API, revision 20260802.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 
@@ -24,7 +25,7 @@ from colab_bridge.providers.colab.foreign import Fields, ProtocolChangedError
 from colab_bridge.providers.colab.http import CallFailedError, GoogleHttp, Request
 from colab_bridge.providers.colab.values import Assignment, Ticket, Wish
 
-__all__ = ["ControlV1Beta", "runtime_id", "spec_of"]
+__all__ = ["ControlV1Beta", "request_id", "runtime_id", "spec_of"]
 
 #: Seconds that one call to wait for an operation may take at the service; it may return earlier and undone.
 _WAIT_S = 30
@@ -35,6 +36,12 @@ _PAUSE_S = 1.0
 def runtime_id(request: str) -> str:
     """Return the id under which a request's runtime is made: 39 characters, by RFC 1034. Pure."""
     return f"cb-{uuid.UUID(request)}"
+
+
+def request_id(wish: Wish) -> str:
+    """Return the id of one try: the same for each repetition of it, in the form of a random UUID. Pure."""
+    digest = hashlib.sha256(f"{wish.request}/{wish.hardware}/{wish.attempt}".encode()).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
 def spec_of(wish: Wish) -> dict[str, object]:
@@ -82,14 +89,13 @@ class ControlV1Beta:
     async def ask(self, wish: Wish, ticket: Ticket) -> Assignment:
         """Ask for the runtime of a request, and wait until it is there."""
         accelerator = wish.hardware.kind != "cpu"
-        try_id = uuid.uuid5(uuid.UUID(wish.request), f"{wish.hardware}/{wish.attempt}")
         try:
             with anyio.fail_after(ASK_TIMEOUT_S):
                 operation = await self._call(
                     "POST",
                     "/v1beta/runtimes",
                     "runtimes.create",
-                    query={"requestId": str(try_id), "runtimeId": runtime_id(wish.request)},
+                    query={"requestId": request_id(wish), "runtimeId": runtime_id(wish.request)},
                     json=spec_of(wish),
                     accelerator=accelerator,
                 )
