@@ -31,6 +31,11 @@ class Connections:
         if transport is not None:
             transport.abort()
 
+    def abort_all(self) -> None:
+        """Reset every connection."""
+        for transport in tuple(self._transports.values()):
+            transport.abort()
+
     def protocol(self) -> type[H11Protocol]:
         """Return uvicorn's HTTP protocol, with every connection noted here."""
         known = self._transports
@@ -80,6 +85,7 @@ async def serve(applications: Mapping[str, Application], connections: Connection
             yield {name: f"http://127.0.0.1:{each.getsockname()[1]}" for name, each in sockets.items()}
         finally:
             server.should_exit = True
+            connections.abort_all()
             await task
 
 
