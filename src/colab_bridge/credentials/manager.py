@@ -15,8 +15,8 @@ from colab_bridge.config.services import SERVICE_VARIABLES, service_urls
 from colab_bridge.credentials.accounts import Account, AccountBook, AccountList
 from colab_bridge.credentials.adc import ADC_VARIABLES, AdcFile, AdcTokens, adc_files
 from colab_bridge.credentials.choice import Choice, Situation, SourceKind, choose, resolve_name
-from colab_bridge.credentials.client_file import OAuthClient
-from colab_bridge.credentials.failures import unknown_account_error
+from colab_bridge.credentials.client_file import OAuthClient, is_foreign
+from colab_bridge.credentials.failures import nobody_error, unknown_account_error
 from colab_bridge.credentials.given import CallerTokens
 from colab_bridge.credentials.logins import LoginSecrets, LoginTokens
 from colab_bridge.credentials.service import SignInService
@@ -167,7 +167,7 @@ class Credentials:
         book = self._book.read()
         email = resolve_name(name, book.names()) if name else book.current
         if email not in book.accounts:
-            raise unknown_account_error(name or "this account", book.accounts)
+            raise unknown_account_error(name, book.accounts) if name else nobody_error()
         return book.accounts[email]
 
     async def standing(self, account: str = "") -> Standing:
@@ -261,6 +261,19 @@ class Credentials:
         book = self._book.read()
         text = await self.vaults.get(book.client_store, _CLIENT_ITEM) if book.client_id else None
         return OAuthClient(client_id=book.client_id, secret=Secret(text)) if text is not None else None
+
+    async def client_of(self, email: str) -> OAuthClient | None:
+        """Return the OAuth client that an account has signed in with; None when that is another product's, or unknown.
+
+        Raises:
+            AuthError: its secrets cannot be read from here.
+        """
+        account = self._book.read().accounts.get(email)
+        if account is None or is_foreign(account.client_id):
+            return None
+        text = await self.vaults.get(account.store, account.item)
+        secrets = LoginSecrets.from_text(text) if text is not None else None
+        return secrets.client if secrets is not None else None
 
     async def remember_client(self, client: OAuthClient) -> None:
         """Keep the user's own OAuth client for the next time.

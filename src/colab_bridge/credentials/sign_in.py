@@ -105,6 +105,9 @@ class SignIn:
                 client_id=client.client_id, redirect_uri=redirect.uri, scopes=wish.scopes, login_hint=wish.account
             )
             answer = await self._answer(redirect, question, wish.timeout_s, face)
+            foreign = redirect.foreign
+        if answer is None:
+            raise _late(wish.timeout_s, foreign)
         if answer.kind is not AnswerKind.CODE:
             raise _refused(answer.reason)
         asked_at = self._clock.time()
@@ -137,7 +140,7 @@ class SignIn:
         )
         return await self._keep(login.client, whole, wish, asked_at, origin=login.tool)
 
-    async def _answer(self, redirect: Redirect, question: Question, timeout_s: float, face: Face) -> Answer:
+    async def _answer(self, redirect: Redirect, question: Question, timeout_s: float, face: Face) -> Answer | None:
         found: list[Answer] = []
         redirect.expect(question.state)
         face.show(question.url(self._credentials.service().urls.auth_uri))
@@ -155,15 +158,7 @@ class SignIn:
 
                 tasks.start_soon(first, redirect.wait)
                 tasks.start_soon(first, pasted)
-        if found:
-            return found[0]
-        foreign = redirect.foreign
-        turned_away = f"; {foreign} answers to another question were turned away" if foreign else ""
-        raise AuthError(
-            f"nobody has agreed on Google's page within {timeout_s:.0f} s{turned_away}",
-            hint="try again: colab-bridge auth login (where there is no browser: --no-browser)",
-            code="CB-AUTH-016",
-        )
+        return found[0] if found else None
 
     async def _keep(self, client: OAuthClient, grant: Grant, wish: Wish, asked_at: float, *, origin: str) -> SignedIn:
         scopes = grant.scopes or wish.scopes
@@ -212,6 +207,15 @@ async def _pasted(face: Face, state: str) -> Answer | None:
             else "that is not the address that the browser ended at; it begins with http://127.0.0.1"
         )
     return None
+
+
+def _late(timeout_s: float, foreign: int) -> AuthError:
+    turned_away = f"; {foreign} answers to another question were turned away" if foreign else ""
+    return AuthError(
+        f"nobody has agreed on Google's page within {timeout_s:.0f} s{turned_away}",
+        hint="try again: colab-bridge auth login (where there is no browser: --no-browser)",
+        code="CB-AUTH-016",
+    )
 
 
 def _refused(reason: str) -> AuthError:
