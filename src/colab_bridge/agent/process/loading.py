@@ -14,7 +14,7 @@ __all__ = ["PACKAGES", "load_services"]
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("tunnel", "probe", "sync")
+PACKAGES = ("tunnel", "probe", "sync", "forward", "terminal")
 """Packages beside this one that offer a service by ``service.make()``."""
 
 

@@ -1,0 +1,1 @@
+"""TCP connections to programs on the runtime, over the channel."""

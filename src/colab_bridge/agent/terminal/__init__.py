@@ -1,0 +1,1 @@
+"""Shells on the runtime that outlive the connection to them."""
