@@ -17,6 +17,7 @@ from colab_bridge.ports.barrier import BarrierRefused
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
 from colab_bridge.sync.report import SyncReport, run_line
+from colab_bridge.sync_core.summary import hold_lines
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
@@ -130,9 +131,7 @@ class KernelBarrier:
         for hold in last.holds:
             if hold.id not in self._told:
                 self._told.add(hold.id)
-                command = f": colab-bridge sync approve {hold.id}" if hold.approvable else ""
-                names = listed(hold.paths)
-                self._tell(run, "warning", f"held ({hold.stop.value}): {names}: {hold.sentence}{command}")
+                self._tell(run, "warning", "\n".join(hold_lines(hold)))
         for notice in (notice for report in reports for notice in report.notices):
             if notice.kind == "conflict":
                 self._tell(run, "warning", f"{notice.path}: {notice.sentence}; see: {notice.command}")

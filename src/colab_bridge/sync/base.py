@@ -321,12 +321,11 @@ class SyncStore:
         rows = self._db.execute("SELECT hold, approved FROM verdicts").fetchall()
         return frozenset(h for h, approved in rows if approved), frozenset(h for h, approved in rows if not approved)
 
-    def forget_verdicts(self, holds: Iterable[str]) -> None:
-        """Drop decisions that have been carried out."""
-        listed = [(hold,) for hold in holds]
-        if listed:
+    def forget_verdicts(self) -> None:
+        """Drop all decisions: they have been carried out."""
+        if self._db.execute("SELECT 1 FROM verdicts LIMIT 1").fetchone():
             with self._transaction() as db:
-                db.executemany("DELETE FROM verdicts WHERE hold = ?", listed)
+                db.execute("DELETE FROM verdicts")
 
     def standing(self) -> dict[tuple[Stop, Side], frozenset[str]]:
         """Return what the stops of quantity hold and nobody decided yet."""

@@ -191,6 +191,9 @@ class SyncController:
                 self.trouble = failure.text
                 raise
             turn.round_trips = self.remote.round_trips - trips
+            if settled and self._planner.decided and not turn.deferred and not turn.waiting:
+                # Carried out: the same thing happening again is another question.
+                await self.local.do(self.store.forget_verdicts)
             self.last = self._report(turn)
             self.trouble = "" if settled else f"files kept changing: {listed(turn.failed) or 'on the runtime'}"
             if not settled:

@@ -37,6 +37,7 @@ class Planner:
     Attributes:
         options: From the settings.
         standing: What the stops of quantity hold and nobody decided yet.
+        decided: A person has decided about something that was held, and that was not carried out yet.
         explained: Code has run there since the last agreement, which may explain many changes (S4).
     """
 
@@ -49,6 +50,7 @@ class Planner:
         self.options = options
         self.standing = store.standing()
         self.explained = False
+        self.decided = False
 
     def plan(self, view: LocalView) -> Plan:
         """Return what a sync does with what both sides have now.
@@ -57,6 +59,7 @@ class Planner:
             view: This machine's side.
         """
         approved, rejected = self._store.verdicts()
+        self.decided = bool(approved or rejected)
         base = self._store.base()
         return plan_sync(
             base,

@@ -23,6 +23,7 @@ __all__ = [
     "late_write",
     "left_out_lines",
     "make_report",
+    "merged",
     "run_line",
 ]
 
@@ -134,6 +135,20 @@ def _moved(done: Sequence[Plan], side: Side) -> tuple[str, ...]:
     """Return the files that changed on a side; folders are not counted."""
     changes = (c for plan in done for c in plan.changes_on(side))
     return tuple(dict.fromkeys(c.path for c in changes if c.action not in _FOLDERS))
+
+
+def merged(reports: Sequence[SyncReport]) -> SyncReport:
+    """Return one report for several syncs, the last of which tells how things stand now."""
+    notices = {(n.path, n.kind): n for report in reports for n in report.notices}
+    return replace(
+        reports[-1],
+        line="; ".join(report.line for report in reports if report.line),
+        up=tuple(dict.fromkeys(path for report in reports for path in report.up)),
+        down=tuple(dict.fromkeys(path for report in reports for path in report.down)),
+        notices=tuple(notices.values()),
+        sent=sum(report.sent for report in reports),
+        received=sum(report.received for report in reports),
+    )
 
 
 def run_line(reports: Sequence[SyncReport], without: Collection[str] = (), named: int = 3) -> str:

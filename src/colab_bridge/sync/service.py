@@ -22,7 +22,7 @@ from colab_bridge.sync.failures import FailureKind, SyncFailure
 from colab_bridge.sync.manager import SyncManager
 from colab_bridge.sync.moves import FileMover, Tell
 from colab_bridge.sync.remote import RemoteFailure
-from colab_bridge.sync.report import diff_view, hold_view, left_out_lines
+from colab_bridge.sync.report import diff_view, hold_view, left_out_lines, merged
 from colab_bridge.sync.rules import add_inclusion
 from colab_bridge.sync_core.model import Side
 
@@ -65,7 +65,9 @@ class SyncService:
         controller = await self._controller(name)
         if controller.paused:
             raise ConflictError(f"the sync of session {name} is paused", hint="colab-bridge sync resume")
-        return (await _checked(controller.sync("sync", wait_all=wait_all))).to_json()
+        report = await _checked(controller.sync("sync", wait_all=wait_all))
+        # What happened since the last run or sync was told to nobody yet.
+        return merged([*controller.take_untold(), report]).to_json()
 
     async def status(self, name: str) -> dict[str, Any]:
         """Return how the pair of a session stands."""

@@ -57,16 +57,26 @@ class VersionKeeper:
         wanted = {c.after.digest for c in needed_after if isinstance(c.after, File)}
         for path, copy in stored:
             try:
-                await self._local.do(self._keep, copy, txn, wanted)
+                await self._local.do(self._keep, copy, txn)
             except (ColabBridgeError, OSError) as error:
                 log.warning("version not kept", extra={"path": path[:200], "reason": str(error)[:200]})
                 failed.add(path)
+        # Two paths may have one content, so it goes only when all are kept.
+        spent = {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File) and copy.side is Side.REMOTE}
+        await self._local.do(self._discard, spent - wanted)
         return failed
 
-    def _keep(self, copy: StoredCopy, txn: str, wanted: Collection[bytes]) -> None:
+    def _discard(self, digests: Collection[bytes]) -> None:
+        for digest in digests:
+            with suppress(OSError):
+                self._local.folder.stage.discard(digest)
+
+    def _keep(self, copy: StoredCopy, txn: str) -> None:
         entry, folder, copies = copy.entry, self._local.folder, self._local.copies
         if not isinstance(entry, File):
             copies.keep_entry(CopyKind.CONFLICT, copy.path, copy.side, entry, (), txn=txn, now=self._clock.time())
+            return
+        if any(copies.has(kind, copy.path, entry.digest) for kind in (CopyKind.CONFLICT, CopyKind.REVIEW)):
             return
         if not copies.room_for(entry.size):
             raise UserError("the conflict store is full", hint="See it: colab-bridge sync conflicts")
@@ -79,8 +89,6 @@ class VersionKeeper:
             self._keep_open(copy, entry, fd, txn)
         finally:
             os.close(fd)
-        if entry.digest not in wanted:
-            folder.stage.discard(entry.digest)
 
     def _keep_open(self, copy: StoredCopy, entry: File, fd: int, txn: str) -> None:
         self._local.copies.keep_entry(

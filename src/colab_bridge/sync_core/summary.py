@@ -16,7 +16,17 @@ from colab_bridge.sync_core.changes import Action, Change
 from colab_bridge.sync_core.model import Decision, Hold, Reason, Rule, Side, Stop
 from colab_bridge.sync_core.plan import Plan
 
-__all__ = ["DiffLine", "Kind", "Notice", "diff_lines", "hold_lines", "left_out_line", "notices", "one_line"]
+__all__ = [
+    "DiffLine",
+    "Kind",
+    "Notice",
+    "diff_lines",
+    "held_amount",
+    "hold_lines",
+    "left_out_line",
+    "notices",
+    "one_line",
+]
 
 _NAMED = 3
 
@@ -175,13 +185,21 @@ def _quoted(text: str) -> str:
 def hold_lines(hold: Hold) -> tuple[str, ...]:
     """Return what is held, with the two commands where a person may decide."""
     where = "here" if hold.side is Side.LOCAL else "on the runtime"
-    count = f"{len(hold.paths)} changes" if len(hold.paths) != 1 else shown(hold.paths[0])
-    first = f"held ({hold.stop.value}): {count} {where}: {hold.sentence}"
+    first = f"held ({hold.stop.value}): {held_amount(hold)} {where}: {hold.sentence}"
     if hold.stop is Stop.ROOT_LOST:
         first = f"stopped (S5): the folder {where}: {hold.sentence}"
     if not hold.approvable:
-        return (first,)
+        return (first, f"  colab-bridge sync reject {hold.id}") if hold.paths else (first,)
     return (first, f"  colab-bridge sync approve {hold.id}", f"  colab-bridge sync reject {hold.id}")
+
+
+def held_amount(hold: Hold) -> str:
+    """Return what is held as a number of files, or its name where it is one; folders around them are not counted."""
+    above = {path[:cut] for path in hold.paths for cut, letter in enumerate(path) if letter == "/"}
+    files = [path for path in hold.paths if path not in above]
+    if len(files) == 1:
+        return shown(files[0])
+    return f"{len(files)} {'deletions' if hold.stop is Stop.MASS_DELETION else 'changes'}"
 
 
 def left_out_line(path: str, sentence: str) -> str:

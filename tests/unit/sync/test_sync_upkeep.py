@@ -180,3 +180,37 @@ async def test_g02_an_executable_bit_that_stays_there_is_told_once(tmp_path):
         assert [(notice.path, notice.kind) for notice in report.notices] == [("tool.sh", "exec-dropped")]
         assert (await pair.sync.sync("post")).notices == ()
         assert list(tree_of(pair.here)) == ["tool.sh"]
+
+
+@pytest.mark.anyio
+async def test_what_was_rejected_once_is_asked_again_when_it_happens_again(tmp_path):
+    async with open_pair(tmp_path) as pair:
+        for number in range(60):
+            (pair.here / f"f{number}.txt").write_text(str(number))
+        await pair.sync.sync("sync")
+        before = tree_of(pair.here)
+        for _ in range(2):
+            for number in range(40):
+                (pair.there / f"f{number}.txt").unlink()
+            report = await pair.sync.sync("post")
+            (hold,) = report.holds
+            assert (hold.stop.value, len(hold.paths)) == ("S3", 40)
+            pair.store.decide(hold.id, approved=False, now=1.0)
+            assert (await pair.sync.sync("sync")).holds == ()
+            assert tree_of(pair.here) == tree_of(pair.there) == before
+
+
+@pytest.mark.anyio
+async def test_a_guarded_folder_that_is_rejected_goes_there_and_its_files_are_kept_once(tmp_path):
+    async with open_pair(tmp_path) as pair:
+        (pair.here / "a.txt").write_text("a")
+        await pair.sync.sync("sync")
+        (pair.there / ".vscode").mkdir()
+        for name in ("tasks.json", "launch.json"):
+            (pair.there / ".vscode" / name).write_text("{}")
+        report = await pair.sync.sync("post")
+        for hold in report.holds:
+            pair.store.decide(hold.id, approved=False, now=1.0)
+        await pair.sync.sync("sync")
+        assert tree_of(pair.there) == tree_of(pair.here) == {"a.txt": "a"}
+        assert sorted(copy.path for copy in pair.local.store.copies()) == [".vscode/launch.json", ".vscode/tasks.json"]

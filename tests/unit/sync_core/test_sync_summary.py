@@ -35,7 +35,7 @@ def test_a_hold_says_how_many_and_the_two_commands():
     base = tree(",".join(f"f{n}=1" for n in range(60)))
     plan = plan_sync(base, base, tree("f0=1"))
     lines = hold_lines(plan.holds[0])
-    assert lines[0].startswith("held (S3): 59 changes here")
+    assert lines[0].startswith("held (S3): 59 deletions here")
     assert lines[1:] == (
         f"  colab-bridge sync approve {plan.holds[0].id}",
         f"  colab-bridge sync reject {plan.holds[0].id}",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +24,14 @@ from .disk.trash import TrashFault
 from .ignore import IgnoreRules
 from .names import check_path
 from .pages import WireError, tree_pages
+from .service_exchange import (
+    INLINE_BYTES,
+    INLINE_FILE_BYTES,
+    Workspace,
+    digests_there,
+    inline_content,
+    split_overtaken,
+)
 from .service_files import SingleFiles
 from .service_folder import RootGone, Settlement, SyncFolder
 from .service_wire import (
@@ -42,7 +49,7 @@ from .transfer.batches import BatchLimits, pack_batch, unpack_batch
 from .transfer.compress import Codec
 from .transfer.patch import unpack_copies
 from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, sign
-from .tree import Directory, Entry, File, entry_at
+from .tree import Directory
 
 __all__ = ["FilesService", "make"]
 
@@ -50,39 +57,11 @@ T = TypeVar("T")
 _PAGE_ROWS = 1500
 _MOST_OPERATIONS = 20_000
 _MOST_FOLDERS = 8
-_INLINE_BYTES = 1 << 20
-_INLINE_FILE_BYTES = 256 * 1024
 _REPLY_BYTES = 1_900_000
 _MOST_FILE_BYTES = 1 << 41
 _SHOWN = 50
-_TRASH_BYTES = 512 << 20
-_TRASH_AGE_S = 14 * 86_400.0
-_PRUNE_S = 600.0
 _AUDITED_SHARE = 0.01
-_Verb = Callable[["_Workspace", Mapping[str, Any], bytes], Reply]
-
-
-class _Workspace:
-    """One folder that is kept in step, and what belongs to one conversation about it."""
-
-    def __init__(self, name: str, folder: SyncFolder) -> None:
-        self.name = name
-        self.folder = folder
-        self.codecs: tuple[Codec, ...] = (Codec.ZLIB,)
-        self.pages: tuple[int, list[bytes]] = (0, [])
-        self.watched = False
-        self.armed: int | None = None
-        self.pruned_s = 0.0
-        self.late: list[list[str]] = []
-
-    def tend(self) -> None:
-        """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""
-        for entry in self.folder.late_writes():
-            self.late.append([entry.path, entry.id])
-        if time.monotonic() - self.pruned_s >= _PRUNE_S:
-            self.pruned_s = time.monotonic()
-            with suppress(OSError):
-                self.folder.prune(max_bytes=_TRASH_BYTES, max_age_s=_TRASH_AGE_S)
+_Verb = Callable[["Workspace", Mapping[str, Any], bytes], Reply]
 
 
 def _rescue_nothing(displaced: DisplacedFile) -> None:
@@ -100,7 +79,7 @@ class FilesService:
     def __init__(self, name: str = "files") -> None:
         self.name = name
         self._peer: Peer | None = None
-        self._workspaces: dict[str, _Workspace] = {}
+        self._workspaces: dict[str, Workspace] = {}
         self._single = SingleFiles(self._base)
         self._verbs: dict[str, _Verb] = {
             "rules": self._rules,
@@ -186,7 +165,7 @@ class FilesService:
         except OSError as error:
             raise CallFailure("disk", f"{error.strerror or error}"[:300], {"errno": error.errno or 0}) from error
 
-    def _workspace(self, params: Mapping[str, Any]) -> _Workspace:
+    def _workspace(self, params: Mapping[str, Any]) -> Workspace:
         found = self._workspaces.get(str(params.get("w", "")))
         if found is None:
             raise CallFailure("no-workspace", "say hello first")
@@ -222,16 +201,16 @@ class FilesService:
         root.mkdir(parents=True, exist_ok=True)
         return root
 
-    def _open_workspace(self, name: str, root: Path, key: bytes) -> _Workspace:
+    def _open_workspace(self, name: str, root: Path, key: bytes) -> Workspace:
         if len(self._workspaces) >= _MOST_FOLDERS:
             raise CallFailure("full", "too many workspaces on this runtime")
         cache = None if self._peer is None else self._peer.folder / f"digests-{abs(hash(name)):x}"
         folder = SyncFolder(root, key=key, cache_file=cache, on_displaced=_rescue_nothing)
         folder.applier.recover()
-        self._workspaces[name] = _Workspace(name, folder)
+        self._workspaces[name] = Workspace(name, folder)
         return self._workspaces[name]
 
-    def _rules(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _rules(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         try:
             rules = IgnoreRules.from_text(payload.decode())
         except ValueError as error:
@@ -239,14 +218,14 @@ class FilesService:
         workspace.folder.set_rules(rules)
         return Reply(self._rules_of(workspace.folder))
 
-    def _bye(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _bye(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         self._workspaces.pop(workspace.name, None)
         workspace.folder.close()
         return Reply()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _snapshot(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         number, gen = read_field(params, "page", int), read_field(params, "gen", int)
         folder = workspace.folder
         if gen == 0:
@@ -265,7 +244,7 @@ class FilesService:
     def _rules_of(folder: SyncFolder) -> dict[str, Any]:
         return {"rules_id": folder.rules_id}
 
-    def _exchange(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes, *, after_run: bool) -> Reply:
+    def _exchange(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes, *, after_run: bool) -> Reply:
         folder = workspace.folder
         if not folder.rules_id or params.get("rules_id") != folder.rules_id:
             raise CallFailure("rules", "tell the rules first")
@@ -282,7 +261,7 @@ class FilesService:
         overtaken: list[ApplyOp] = []
         if operations:
             self._stage(folder, body, blob)
-            operations, overtaken = _split(operations, known, settled.tree)
+            operations, overtaken = split_overtaken(operations, known, settled.tree)
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
         # What nobody has changed need not be looked for in all processes.
         unstable = folder.open_files() if after_run and known is not folder.tree else ()
@@ -293,7 +272,7 @@ class FilesService:
 
     def _exchange_reply(
         self,
-        workspace: _Workspace,
+        workspace: Workspace,
         settled: Settlement,
         known: Directory | None,
         operations: Sequence[ApplyOp],
@@ -316,8 +295,8 @@ class FilesService:
         body["late"], workspace.late = workspace.late[:_SHOWN], []
         blob = b""
         if known is not None and rows is not None:
-            sent = {op.digest for op in operations} | _digests_there(known, tree)
-            blob = _inline(workspace, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
+            sent = {op.digest for op in operations} | digests_there(known, tree)
+            blob = inline_content(workspace, [(path, entry) for path, entry in changed_rows(known, tree)], sent)
         answer = pack_envelope(body, blob)
         if len(answer) > _REPLY_BYTES:
             answer = pack_envelope({**body, "rows": None})
@@ -330,17 +309,17 @@ class FilesService:
         if len(blob):
             _put_batch(folder, blob)
 
-    def _have(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _have(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         body, _ = unpack_envelope(payload)
         digests = [read_digest(item) for item in read_list(body, "digests", 200_000)]
         workspace.folder.take_copies(_copies(body))
         found = workspace.folder.stage.have(digests)
         return Reply({}, pack_envelope({"have": [digest.hex() for digest in found]}), compress=True)
 
-    def _put(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _put(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         return Reply({"stored": _put_batch(workspace.folder, memoryview(payload))})
 
-    def _chunk(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _chunk(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         stage, digest = workspace.folder.stage, read_digest(params.get("digest"))
         if params.get("begin") is True:
             size = read_field(params, "size", int)
@@ -355,7 +334,7 @@ class FilesService:
         stage.put_chunk(digest, read_field(params, "offset", int), payload)
         return Reply()
 
-    def _sign(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _sign(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         path, digest, block = checked_path(params.get("path")), read_digest(params.get("digest")), params.get("block")
         if type(block) is not int or not MIN_BLOCK_BYTES <= block <= MAX_BLOCK_BYTES:
             raise WireError("the block size is out of bounds")
@@ -366,7 +345,7 @@ class FilesService:
             except ValueError as error:
                 raise CallFailure("too-big", str(error)) from error
 
-    def _patch(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _patch(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         path, old = checked_path(params.get("path")), read_digest(params.get("old"))
         digest, size = read_digest(params.get("digest")), read_field(params, "size", int)
         folder = workspace.folder
@@ -382,12 +361,12 @@ class FilesService:
         if not folder.has(path, digest):
             raise CallFailure("moved", "the file is another one by now")
 
-    def _get(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _get(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         folder = workspace.folder
         if payload:
             body, _ = unpack_envelope(payload)
             wanted = _copies({"copies": body.get("items")})
-            contents = folder.contents(wanted, _INLINE_BYTES + _INLINE_FILE_BYTES)
+            contents = folder.contents(wanted, INLINE_BYTES + INLINE_FILE_BYTES)
             return Reply({}, pack_batch(contents, allowed=workspace.codecs))
         path, digest = checked_path(params.get("path")), read_digest(params.get("digest"))
         self._check_same(folder, path, digest)
@@ -397,14 +376,14 @@ class FilesService:
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
-    def _apply(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _apply(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         body, blob = unpack_envelope(payload)
         self._stage(workspace.folder, body, blob)
         results = workspace.folder.apply(read_field(params, "txn", str)[:64], _operations(body))
         outcome = [[r.path, r.ok, r.code.value, r.sentence] for r in results]
         return Reply({"gen": workspace.folder.gen}, pack_envelope({"results": outcome}), compress=True)
 
-    def _trash(self, workspace: _Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+    def _trash(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         trash = workspace.folder.trash
         if params.get("restore"):
             trash.restore(str(params["restore"]), checked_path(params["to"]) if params.get("to") else None)
@@ -430,13 +409,13 @@ class FilesService:
                 self._peer.loop.add_reader(number, self._woken, workspace)
                 workspace.armed = number
 
-    def _disarm(self, workspace: _Workspace) -> None:
+    def _disarm(self, workspace: Workspace) -> None:
         if workspace.armed is not None and self._peer is not None:
             with suppress(OSError, ValueError):
                 self._peer.loop.remove_reader(workspace.armed)
         workspace.armed = None
 
-    def _woken(self, workspace: _Workspace) -> None:
+    def _woken(self, workspace: Workspace) -> None:
         self._disarm(workspace)
         if self._peer is not None:
             self._peer.notify(f"{self.name}.dirty", {"w": workspace.name, "gen": workspace.folder.gen})
@@ -472,51 +451,6 @@ def _put_batch(folder: SyncFolder, blob: memoryview) -> int:
         folder.stage.put(digest, data)
         stored += 1
     return stored
-
-
-def _split(
-    operations: Sequence[ApplyOp], known: Directory | None, now: Directory
-) -> tuple[list[ApplyOp], list[ApplyOp]]:
-    """Part operations into those that nothing here has overtaken and the others.
-
-    Rows of folders do not count: what an operation expects of them is looked at when it is carried out.
-    """
-    if known is None:
-        return [], list(operations)
-    changed = {path for path, entry in changed_rows(known, now) if not isinstance(entry, Directory)}
-    if not changed:
-        return list(operations), []
-    above = {path[:cut] for path in changed for cut, letter in enumerate(path) if letter == "/"}
-    free: list[ApplyOp] = []
-    overtaken: list[ApplyOp] = []
-    for op in operations:
-        paths = [path for path in (op.path, op.old_path) if path]
-        touched = any(_touched(path, changed, above) for path in paths)
-        (overtaken if touched else free).append(op)
-    return free, overtaken
-
-
-def _touched(path: str, changed: set[str], above: set[str]) -> bool:
-    if path in changed or path in above:
-        return True
-    return any(path[:cut] in changed for cut, letter in enumerate(path) if letter == "/")
-
-
-def _digests_there(known: Directory, now: Directory) -> set[bytes]:
-    """Return content that the other side has at paths that changed here: a file that was moved is not sent."""
-    before = (entry_at(known, path) for path, _ in changed_rows(known, now))
-    return {entry.digest for entry in before if isinstance(entry, File)}
-
-
-def _inline(workspace: _Workspace, rows: Sequence[tuple[str, Entry | None]], sent: set[bytes]) -> bytes:
-    """Return the content of small new files, so that it needs no call of its own."""
-    wanted = {
-        entry.digest: path
-        for path, entry in rows
-        if isinstance(entry, File) and entry.size <= _INLINE_FILE_BYTES and entry.digest not in sent
-    }
-    contents = workspace.folder.contents(wanted.items(), _INLINE_BYTES)
-    return pack_batch(contents, allowed=workspace.codecs) if contents else b""
 
 
 def make() -> FilesService:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from colab_bridge.cli.context import Invocation
-from colab_bridge.cli.moving import move, session_of
+from colab_bridge.cli.moving import copy_files
 from colab_bridge.cli.root import json_option, session_option
 
 __all__ = ["download"]
@@ -24,12 +24,4 @@ def download(invocation: Invocation, source: str, target: Path, session: str | N
 
     Results in the workspace need no download: they are here after each run.
     """
-    client = invocation.client()
-    name = session_of(invocation, client, session)
-    body = {"local": str(Path(invocation.cwd) / target), "remote": source}
-    result = move(invocation, client, name, "download", body)
-    if invocation.as_json:
-        invocation.console.json(result)
-    else:
-        done = result["downloaded"]
-        invocation.console.note(f"{len(done)} file{'' if len(done) == 1 else 's'} down: {', '.join(done[:3])}")
+    copy_files(invocation, "download", session, here=target, there=source)

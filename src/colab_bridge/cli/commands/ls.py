@@ -12,6 +12,8 @@ from colab_bridge.cli.sync_text import amount
 
 __all__ = ["ls"]
 
+_STATE_FOLDER = ".colab-bridge"  # what the sync keeps in each root
+
 
 @click.command()
 @session_option
@@ -32,6 +34,7 @@ def ls(invocation: Invocation, path: str, session: str | None) -> None:
             age(entry["mtime"]),
         ]
         for entry in found["entries"]
+        if entry["name"] != _STATE_FOLDER
     ]
     if rows:
         invocation.console.table(("name", "size", "age"), rows)

@@ -163,26 +163,22 @@ def resolve(invocation: Invocation, session: str | None, which: str, take: str) 
         invocation.console.note(f"{value['path']}: settled with the {take} version")
 
 
-@sync.command()
-@session_option
-@click.option("--all", "everything", is_flag=True, help="Everything that is held.")
-@json_option
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.pass_obj
-def approve(invocation: Invocation, session: str | None, ids: tuple[str, ...], everything: bool) -> None:
-    """Let happen what is held; deletions still go to the trash."""
-    _decide(_pair(invocation, session), "approve", ids, everything=everything)
+def _decision(verb: str, help_text: str) -> click.Command:
+    """Return the command for one way to decide about what is held."""
+
+    @session_option
+    @click.option("--all", "everything", is_flag=True, help="Everything that is held.")
+    @json_option
+    @click.argument("ids", metavar="[ID]...", nargs=-1)
+    @click.pass_obj
+    def decide(invocation: Invocation, session: str | None, ids: tuple[str, ...], everything: bool) -> None:
+        _decide(_pair(invocation, session), verb, ids, everything=everything)
+
+    return sync.command(verb, help=help_text)(decide)
 
 
-@sync.command()
-@session_option
-@click.option("--all", "everything", is_flag=True, help="Everything that is held.")
-@json_option
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.pass_obj
-def reject(invocation: Invocation, session: str | None, ids: tuple[str, ...], everything: bool) -> None:
-    """Undo on the other side what is held."""
-    _decide(_pair(invocation, session), "reject", ids, everything=everything)
+approve = _decision("approve", "Let happen what is held; deletions still go to the trash.")
+reject = _decision("reject", "Undo on the other side what is held.")
 
 
 def _decide(pair: _Pair, verb: str, ids: tuple[str, ...], *, everything: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from colab_bridge.cli.context import Invocation
-from colab_bridge.cli.moving import move, session_of
+from colab_bridge.cli.moving import copy_files
 from colab_bridge.cli.root import json_option, session_option
 
 __all__ = ["upload"]
@@ -24,12 +24,4 @@ def upload(invocation: Invocation, source: Path, target: str, session: str | Non
 
     Files of the project need no upload: they are there before each run.
     """
-    client = invocation.client()
-    name = session_of(invocation, client, session)
-    body = {"local": str(Path(invocation.cwd) / source), "remote": target}
-    result = move(invocation, client, name, "upload", body)
-    if invocation.as_json:
-        invocation.console.json(result)
-    else:
-        done = result["uploaded"]
-        invocation.console.note(f"{len(done)} file{'' if len(done) == 1 else 's'} up: {', '.join(done[:3])}")
+    copy_files(invocation, "upload", session, here=source, there=target)
