@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from colab_bridge.api.callers import with_caller
 from colab_bridge.api.schemas import KernelBody
 from colab_bridge.api.views import kernel_view
 from colab_bridge.app import App
@@ -26,8 +27,8 @@ def kernels_router(app: App) -> APIRouter:
         return {"kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session)]}
 
     @router.post("", status_code=201)
-    async def make_kernel(body: KernelBody) -> dict[str, Any]:
-        return await _for_front_end(app, body)
+    async def make_kernel(body: KernelBody, request: Request) -> dict[str, Any]:
+        return await with_caller(request, lambda: _for_front_end(app, body))
 
     @router.post("/{kernel_id}/interrupt", status_code=202)
     async def interrupt(kernel_id: str) -> dict[str, Any]:

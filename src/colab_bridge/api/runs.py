@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from colab_bridge.api.callers import with_caller
 from colab_bridge.api.event_stream import EventResponse
 from colab_bridge.api.schemas import InputBody, KillBody, RunRequest, SaveBody
 from colab_bridge.api.views import run_view
@@ -19,8 +20,8 @@ def runs_router(app: App) -> APIRouter:
     router = APIRouter(prefix="/runs")
 
     @router.post("", status_code=201, response_model=None)
-    async def start(body: RunRequest, follow: bool = False) -> Response | dict[str, Any]:
-        run = await app.runs.start(body)
+    async def start(body: RunRequest, request: Request, follow: bool = False) -> Response | dict[str, Any]:
+        run = await with_caller(request, lambda: app.runs.start(body))
         return EventResponse(app, run, 0, follow=True) if follow else run_view(app, run)
 
     @router.get("")

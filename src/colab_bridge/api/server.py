@@ -19,6 +19,7 @@ from colab_bridge.api.runs import runs_router
 from colab_bridge.api.schedules import schedules_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
 from colab_bridge.api.sessions import sessions_router
+from colab_bridge.api.starts import starts_router
 from colab_bridge.api.status import status_router
 from colab_bridge.api.sync import sync_router
 from colab_bridge.app import App
@@ -57,6 +58,7 @@ def build_api(app: App) -> FastAPI:
         channels_router(app),
         machine_router(app),
         sync_router(app),
+        starts_router(app),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(app.wait_recovered)])
     api.add_exception_handler(ColabBridgeError, _problem)

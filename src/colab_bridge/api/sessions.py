@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
+from colab_bridge.api.callers import with_caller
 from colab_bridge.api.schemas import SessionBody
 from colab_bridge.api.views import session_view
 from colab_bridge.app import App
-from colab_bridge.model.records import KernelPurpose
+from colab_bridge.model.records import KernelPurpose, Session
 
 __all__ = ["sessions_router"]
 
@@ -23,17 +24,19 @@ def sessions_router(app: App) -> APIRouter:
         return {"sessions": [session_view(app, session) for session in app.sessions.sessions(project)]}
 
     @router.post("", status_code=201)
-    async def make_session(body: SessionBody) -> dict[str, Any]:
-        session = await app.sessions.ensure(
-            project=body.project,
-            name=body.name,
-            runtime=body.runtime,
-            provider=body.provider,
-            options=body.options,
-            env=body.env,
-            create_named=True,
-        )
-        return session_view(app, session)
+    async def make_session(body: SessionBody, request: Request) -> dict[str, Any]:
+        async def ensure() -> Session:
+            return await app.sessions.ensure(
+                project=body.project,
+                name=body.name,
+                runtime=body.runtime,
+                provider=body.provider,
+                options=body.options,
+                env=body.env,
+                create_named=True,
+            )
+
+        return session_view(app, await with_caller(request, ensure))
 
     @router.get("/{name}")
     async def one_session(name: str) -> dict[str, Any]:

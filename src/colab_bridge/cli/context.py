@@ -11,6 +11,7 @@ from colab_bridge.config.caller import caller_env
 from colab_bridge.config.paths import Paths
 
 if TYPE_CHECKING:
+    from colab_bridge.cli.start_lines import StartLines
     from colab_bridge.client.daemon import DaemonClient
 
 __all__ = ["Invocation"]
@@ -72,6 +73,19 @@ class Invocation:
         client.on_wait = self.waiting
         self.console.clear_progress()
         return client
+
+    def show_start(self, client: DaemonClient) -> StartLines:
+        """Show what is said while a session of this project starts, for as long as the client waits."""
+        from colab_bridge.cli.start_lines import StartLines
+
+        said = StartLines(client, self.project, self.console)
+
+        def waiting(waited_s: float) -> None:
+            said.show_now_and_then()
+            self.waiting(waited_s)
+
+        client.on_wait = waiting
+        return said
 
     def _starting(self, waited_s: float) -> None:
         if waited_s >= _QUIET_S:

@@ -73,13 +73,19 @@ def session_option(command: _Command) -> _Command:
 
 
 def target_options(command: _Command) -> _Command:
-    """Add the options that say where code runs: session, runtime, provider, URL, isolated."""
+    """Add the options that say where code runs: session, runtime, provider, URL, isolated, hardware."""
     decorators = [
         session_option,
         click.option("-r", "--runtime", metavar="NAME", help="Configured runtime to use, see `colab-bridge config`."),
-        click.option("--provider", metavar="NAME", help="Kind of runtime: local or jupyter."),
+        click.option("--provider", metavar="NAME", help="Kind of runtime: local, jupyter or colab."),
         click.option("--url", metavar="URL", help="A Jupyter server, with ?token=... as the browser shows it."),
         click.option("--isolated", is_flag=True, help="A local runtime in a folder of its own."),
+        click.option("--gpu", metavar="NAMES", help="Colab: GPU, or an order of preference: A100,L4,T4."),
+        click.option("--tpu", metavar="NAMES", help="Colab: TPU, or an order of preference: V6E1,V5E1."),
+        click.option("--high-mem", is_flag=True, help="Colab: more memory, where there is a choice."),
+        click.option("--runtime-version", metavar="LABEL", help="Colab: image of the machine, such as 2026.01."),
+        click.option("--wait", metavar="SPAN", help="Colab: wait so long for a free machine: 30m, 2h."),
+        click.option("--account", metavar="EMAIL", help="Colab: account that pays; the one in use when left out."),
     ]
     for decorator in reversed(decorators):
         command = decorator(command)

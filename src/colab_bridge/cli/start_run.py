@@ -7,6 +7,7 @@ from typing import Any
 from colab_bridge._util.ids import new_id
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.printer import JsonPrinter, Printer, ProgramPrinter
+from colab_bridge.cli.start_lines import StartLines
 from colab_bridge.cli.target import Target
 from colab_bridge.cli.watch import watch
 from colab_bridge.client.connect import revive
@@ -29,7 +30,8 @@ def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -
     """
     body = {**invocation.base(), **target.for_run(), **request}
     client = invocation.client()
-    return watch(client, body, _printer(invocation, target, request), invocation.console)
+    said = StartLines(client, str(body["project"]), invocation.console)
+    return watch(client, body, _printer(invocation, target, request), invocation.console, starting=said.show)
 
 
 def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -> int:
@@ -51,6 +53,7 @@ def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -
     body = {**invocation.base(), **target.for_run(), **request, "detached": True, "run_id": new_id("run")}
     invocation.doing = starting_text(target)
     client = invocation.client()
+    invocation.show_start(client)
     run = _post_once(client, body)
     console = invocation.console
     if invocation.as_json:
@@ -94,6 +97,8 @@ def starting_text(target: Target) -> str:
         return f"waiting for session {target.session}"
     if target.url:
         return "reaching the Jupyter server"
+    if target.gpu or target.tpu or target.provider == "colab":
+        return "getting a Colab runtime"
     if target.runtime and target.runtime != "local":
         return f"starting the runtime {target.runtime}"
     return "starting the local runtime"

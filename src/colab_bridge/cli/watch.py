@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from colab_bridge.cli.answers import read_answer
@@ -47,6 +47,7 @@ def watch(
     *,
     replay: bool = False,
     leave_on_interrupt: bool = False,
+    starting: Callable[[], None] = lambda: None,
 ) -> int:
     """Follow a run to its end.
 
@@ -57,6 +58,7 @@ def watch(
         console: The terminal.
         replay: Whether the run began earlier, so that the first events are old ones.
         leave_on_interrupt: Whether Ctrl-C gives the prompt back at once and leaves the run alone, as for a job.
+        starting: Called about once a second until the run begins, and when it does.
 
     Returns:
         The exit status of the program, or 130 when the user has left it running.
@@ -65,7 +67,9 @@ def watch(
         ColabBridgeError: the run could not be started or followed.
     """
     with RunFollower(client, run) as follower, Interrupts() as interrupts:
-        watcher = _Watcher(follower, interrupts, printer, console, replay=replay, leaves=leave_on_interrupt)
+        watcher = _Watcher(
+            follower, interrupts, printer, console, replay=replay, leaves=leave_on_interrupt, starting=starting
+        )
         try:
             return watcher.run()
         except KeyboardInterrupt:
@@ -89,6 +93,7 @@ class _Watcher:
         *,
         replay: bool,
         leaves: bool,
+        starting: Callable[[], None],
     ) -> None:
         self._follower = follower
         self._interrupts = interrupts
@@ -96,6 +101,8 @@ class _Watcher:
         self._console = console
         self._replay = replay
         self._leaves = leaves
+        self._starting: Callable[[], None] | None = starting
+        self._waited = False
         self._status = 1
         self._sent_at: float | None = None  # when the kernel was interrupted
         self._offered = False
@@ -134,6 +141,9 @@ class _Watcher:
         return _TICK_S
 
     def _handle(self, event: Event) -> None:
+        if self._starting is not None and self._waited:
+            self._starting()
+        self._starting = None
         if event["type"] == "input_request":
             if self._replay:
                 self._question = event
@@ -146,6 +156,9 @@ class _Watcher:
             self._status = _exit_status(event)
 
     def _idle(self) -> None:
+        if self._starting is not None:
+            self._waited = True
+            self._starting()
         if self._question is not None:
             question, self._question, self._replay = self._question, None, False
             self._answer(question)
@@ -239,7 +252,7 @@ class _Watcher:
         run = self._follower.run_id
         self._printer.end()
         if run is None:
-            self._console.note("left before it had begun; see whether it begins nevertheless: colab-bridge status")
+            self._console.note("left before it had begun; a machine that was waited for is given up")
         else:
             self._console.note(f"{run} still runs. Come back: colab-bridge attach {run}")
             if self._leaves:

@@ -25,7 +25,7 @@ from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.provider import RuntimeProvider
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.kernels import KernelPool
-from colab_bridge.sessions.starts import StartReports
+from colab_bridge.sessions.starts import StartReports, unless_caller_leaves
 from colab_bridge.sessions.targets import Target, choose_target, same_wish, session_slug, unique_name
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
@@ -58,7 +58,7 @@ class SessionService:
         self._answers: Callable[[str], bool] = lambda _name: False
         self._replaced: Callable[[str], None] = lambda _name: None
         self.notices: list[str] = []
-        self.starts = StartReports()
+        self.starts = StartReports(clock)
         self._learn: Callable[[Mapping[str, str]], None] = lambda _env: None
 
     def ask_first(self, answers: Callable[[str], bool]) -> None:
@@ -214,7 +214,8 @@ class SessionService:
     async def _acquire(self, session: Session, env: Mapping[str, str]) -> RuntimeHandle:
         provider = self._provider(session.provider, env)
         with self.starts.begin(session.project) as report:
-            return await provider.acquire(dataclasses.replace(_request(session, env), report=report))
+            request = dataclasses.replace(_request(session, env), report=report)
+            return await unless_caller_leaves(lambda: provider.acquire(request))
 
     def _provider(self, name: str, env: Mapping[str, str]) -> RuntimeProvider:
         provider = self._providers.get(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from colab_bridge.cli.context import Invocation
@@ -36,8 +38,13 @@ def new(invocation: Invocation, /, name: str | None, **options: str | bool | Non
         "env": invocation.environment(),
         **target.for_session(),
     }
-    invocation.doing = starting_text(Target(runtime=target.runtime, url=target.url))
-    session = invocation.client().post("/v1/sessions", body)
+    invocation.doing = starting_text(dataclasses.replace(target, session=None))
+    client = invocation.client()
+    said = invocation.show_start(client)
+    # A machine may be waited for as long as the user says.
+    timeout_s = client.timeout_s + float(body["options"].get("wait_s") or 0.0)
+    session = client.post("/v1/sessions", body, timeout_s=timeout_s)
+    said.show()
     invocation.console.clear_progress()
     if invocation.as_json:
         invocation.console.json(session)
