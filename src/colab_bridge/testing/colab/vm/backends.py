@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from colab_bridge.testing.colab.vm import proxy_rules as rules
-from colab_bridge.testing.colab.vm.proxy import Answer, Upstream
+from colab_bridge.testing.colab.vm.exchange import HTML, Answer
+from colab_bridge.testing.colab.vm.proxy import Upstream
 
 __all__ = ["JupyterBackend", "PortBackend"]
 
 _JSON = ("content-type", "application/json; charset=UTF-8")
-_HTML = ("content-type", "text/html; charset=UTF-8")
-_NOT_FOUND = Answer(status=404, headers=(_HTML,), body=b"<html>Not Found</html>")
+_NOT_FOUND = Answer(status=404, headers=(HTML,), body=b"<html>Not Found</html>")
 
 
 class JupyterBackend:
@@ -40,7 +40,7 @@ class JupyterBackend:
             return self._services if upgrade else _NOT_FOUND
         if page := self._pages.get(path):
             if method not in ("GET", "HEAD"):
-                return Answer(status=405, headers=(_HTML, ("allow", "GET")), body=b"<html>Method Not Allowed</html>")
+                return Answer(status=405, headers=(HTML, ("allow", "GET")), body=b"<html>Method Not Allowed</html>")
             return Answer(headers=(_JSON,), body=rules.guarded_json(page()))
         return self._jupyter
 

@@ -18,6 +18,9 @@ _WINDOW_BYTES = 256 * 1024
 _LONG_WINDOW_BYTES = 4 * 1024 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: closing with no time to linger resets the connection
 
+#: Stands among the pieces of a stream for the place where it breaks.
+_CUT: Final = b"<cut>"
+
 Way = Literal["up", "down"]
 
 
@@ -48,7 +51,7 @@ class Link:
     @property
     def connections(self) -> int:
         """Connections that are open now."""
-        return len(self._wires)
+        return sum(wire.is_open for wire in self._wires)
 
     def cut(self) -> None:
         """Reset all connections that are open now; new ones work."""
@@ -136,9 +139,15 @@ class Wire:
         self._reader = reader
         self._writer = writer
         self._up, self._down = _Lane(link, "up"), _Lane(link, "down")
-        self._up.not_before = asyncio.get_running_loop().time() + link.latency_s
+        # The client thinks that it is connected at once; on a long way it would be a round trip later.
+        self._up.not_before = asyncio.get_running_loop().time() + 1.5 * link.latency_s
         writer.transport.set_write_buffer_limits(0)  # so that what was sent before a reset is with the client
         self._left: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been broken yet."""
+        return not self._down.broken.is_set()
 
     async def read(self) -> bytes:
         """Return what has arrived from the client; empty when nothing more will come."""
@@ -150,8 +159,14 @@ class Wire:
         Raises:
             ConnectionResetError: the connection is broken.
         """
-        for start in range(0, len(data), _CHUNK_BYTES):
-            await self._down.put(data[start : start + _CHUNK_BYTES])
+        allowed = len(data) if self._left is None else min(self._left, len(data))
+        for start in range(0, allowed, _CHUNK_BYTES):
+            await self._down.put(data[start : min(start + _CHUNK_BYTES, allowed)])
+        if self._left is not None:
+            self._left -= allowed
+        if allowed < len(data):
+            await self._down.put(_CUT)
+            raise ConnectionResetError("cut as planned")
 
     async def finish(self) -> None:
         """Send the end of the stream after everything else."""
@@ -159,7 +174,7 @@ class Wire:
             await self._down.put(b"")
 
     def cut_after(self, size_bytes: int) -> None:
-        """Reset this connection instead of carrying the byte after the next ``size_bytes`` to the client."""
+        """Reset this connection instead of carrying the byte after the next ``size_bytes`` that are written."""
         self._left = size_bytes
 
     def abort(self) -> None:
@@ -188,10 +203,10 @@ class Wire:
         lane = self._down
         try:
             while data := await lane.get():
+                if data is _CUT:
+                    self.abort()
+                    return
                 allowed = self._link.allowed(len(data))
-                if self._left is not None:
-                    allowed = min(allowed, self._left)
-                    self._left -= allowed
                 self._writer.write(data[:allowed])
                 await self._writer.drain()
                 self._link.bytes_down += allowed
@@ -214,15 +229,15 @@ class _Lane:
         self._size_bytes = 0
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
-        self._broken = asyncio.Event()
+        self.broken = asyncio.Event()
         self.not_before = 0.0
 
     async def put(self, data: bytes) -> None:
         """Send a piece, or the end of the stream when it is empty; waits for room."""
-        while self._size_bytes > self._link.window_bytes and not self._broken.is_set():
+        while self._size_bytes > self._link.window_bytes and not self.broken.is_set():
             self._room.clear()
             await self._room.wait()
-        if self._broken.is_set():
+        if self.broken.is_set():
             raise ConnectionResetError("the link was cut")
         self._items.append((self._link.arrival(self._way, len(data)), data))
         self._size_bytes += len(data)
@@ -230,10 +245,10 @@ class _Lane:
 
     async def get(self) -> bytes:
         """Return the next piece once it has arrived; empty at the end, and when the connection is broken."""
-        while not self._items and not self._broken.is_set():
+        while not self._items and not self.broken.is_set():
             self._ready.clear()
             await self._ready.wait()
-        while not self._broken.is_set():
+        while not self.broken.is_set():
             arrival, data = self._items[0]
             wait_s = max(arrival, self.not_before) - asyncio.get_running_loop().time()
             if wait_s > 0:
@@ -248,7 +263,7 @@ class _Lane:
         return b""
 
     async def _unless_broken(self, wish: Coroutine[Any, Any, object]) -> None:
-        waits = [asyncio.ensure_future(wish), asyncio.ensure_future(self._broken.wait())]
+        waits = [asyncio.ensure_future(wish), asyncio.ensure_future(self.broken.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -257,6 +272,6 @@ class _Lane:
 
     def close(self) -> None:
         """Break it: what is under way is lost."""
-        self._broken.set()
+        self.broken.set()
         self._ready.set()
         self._room.set()

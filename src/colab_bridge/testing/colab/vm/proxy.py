@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from dataclasses import dataclass, field
@@ -13,21 +12,15 @@ import h11
 
 from colab_bridge.testing.colab.vm import proxy_rules as rules
 from colab_bridge.testing.colab.vm.contracts import CheckToken, DataFault, DataFaults, TokenVerdict
-from colab_bridge.testing.colab.vm.http1 import (
-    HttpBrokenError,
-    ServedConnection,
-    SocketStream,
-    UpstreamConnection,
-    names_and_values,
-)
+from colab_bridge.testing.colab.vm.exchange import HTML, Answer, Exchange
+from colab_bridge.testing.colab.vm.http1 import HttpBrokenError, ServedConnection, names_and_values
 from colab_bridge.testing.colab.vm.link import Link, Wire
 
-__all__ = ["Answer", "Backend", "ProxyRules", "RuntimeProxy", "Upstream"]
+__all__ = ["Backend", "ProxyRules", "RuntimeProxy", "Upstream"]
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 128
-_HTML = ("content-type", "text/html; charset=UTF-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +36,6 @@ class Upstream:
     port: int
     headers: rules.Headers = ()
     replaced: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole answer that needs no server."""
-
-    status: int = 200
-    headers: rules.Headers = ()
-    body: bytes = b""
 
 
 class Backend(Protocol):
@@ -144,7 +128,7 @@ class RuntimeProxy:
                 request = await connection.next_request()
             except HttpBrokenError:
                 if connection.h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                    await connection.reply(400, [_HTML, ("connection", "close")], b"<html>Bad Request</html>")
+                    await connection.reply(400, [HTML, ("connection", "close")], b"<html>Bad Request</html>")
                 return
             if request is None:
                 return
@@ -159,16 +143,15 @@ class RuntimeProxy:
         upgrade = any(name == "upgrade" and value.lower() == "websocket" for name, value in headers)
         kind = "WS" if upgrade else method
         fault = self._common.faults.match("data", kind, target.path, endpoint=self._common.endpoint)
+        exchange = Exchange(wire, connection, fault.cut_after_bytes if fault else None, upgrade=upgrade)
         planned = await self._suffer(fault, wire)
         route = planned or self._judge(method, target, headers, upgrade=upgrade)
-        if isinstance(route, Upstream):
-            tokens = rules.token_candidates(headers, target)
-            onward = rules.forwarded_headers(headers, tokens=tokens, added=route.headers, replaced=route.replaced)
-            if upgrade:
-                onward = [*onward, ("connection", "Upgrade"), ("upgrade", "websocket")]
-            await self._forward(wire, connection, route.port, (method, target.upstream(), onward))
-        else:
-            await self._reply(connection, route)
+        if isinstance(route, Answer):
+            await exchange.reply(route)
+            return
+        tokens = rules.token_candidates(headers, target)
+        onward = rules.forwarded_headers(headers, tokens=tokens, added=route.headers, replaced=route.replaced)
+        await exchange.forward(route.port, method, target.upstream(), onward)
 
     @staticmethod
     async def _suffer(fault: DataFault | None, wire: Wire) -> Answer | None:
@@ -180,8 +163,6 @@ class RuntimeProxy:
             while await wire.read():  # until the client gives up
                 pass
             raise HttpBrokenError("the client has given up")
-        if fault.cut_after_bytes is not None:
-            wire.cut_after(fault.cut_after_bytes)
         if fault.status:
             return Answer(status=fault.status, headers=tuple(fault.headers.items()), body=fault.body)
         return None
@@ -195,104 +176,7 @@ class RuntimeProxy:
         # Of the tunnel for SSH it is known that a bad token is 401: its 404 has another meaning.
         status = 401 if target.path == "/colab/ssh" else self._common.expired_status
         if refused := rules.refusal(verdicts, status):
-            return Answer(status=refused[0], headers=(_HTML,), body=refused[1])
+            return Answer(status=refused[0], headers=(HTML,), body=refused[1])
         if self._port != rules.JUPYTER_PORT and rules.is_foreign(headers, self.authority):
-            return Answer(status=404, headers=(_HTML,), body=b"<html>Not Found</html>")
+            return Answer(status=404, headers=(HTML,), body=b"<html>Not Found</html>")
         return self._backend.route(method, target.path, upgrade=upgrade)
-
-    @staticmethod
-    async def _reply(connection: ServedConnection, answer: Answer) -> None:
-        await connection.invite_body()
-        if connection.h11.their_state is h11.SEND_BODY:
-            async for _ in connection.body():
-                pass  # so that the client, which may send its whole body first, gets to read the answer
-        await connection.reply(answer.status, answer.headers, answer.body)
-
-    async def _forward(
-        self, wire: Wire, connection: ServedConnection, port: int, head: tuple[str, str, rules.Headers]
-    ) -> None:
-        """Carry a request to a server and its answer back, both as streams."""
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await self._reply(connection, Answer(status=502, headers=(_HTML,), body=b"<html>Bad Gateway</html>"))
-            return
-        stream = SocketStream(reader, writer)
-        upstream = UpstreamConnection(stream)
-        try:
-            await upstream.request(*head)
-            sending = asyncio.ensure_future(self._send_body(connection, upstream, stream))
-            try:
-                await self._carry_answer(wire, connection, upstream, stream, sending)
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
-        finally:
-            stream.abort()
-
-    @staticmethod
-    async def _send_body(connection: ServedConnection, upstream: UpstreamConnection, stream: SocketStream) -> None:
-        try:
-            await connection.invite_body()
-            if connection.h11.their_state is h11.SEND_BODY:
-                async for data in connection.body():
-                    with contextlib.suppress(HttpBrokenError):  # it has answered before the end: that is carried back
-                        await upstream.send(h11.Data(data=data))
-        except HttpBrokenError:
-            stream.abort()  # the client has gone: the server would wait for the rest
-            raise
-        with contextlib.suppress(HttpBrokenError):
-            await upstream.send(h11.EndOfMessage())
-
-    async def _carry_answer(
-        self,
-        wire: Wire,
-        connection: ServedConnection,
-        upstream: UpstreamConnection,
-        stream: SocketStream,
-        sending: asyncio.Future[None],
-    ) -> None:
-        event = await upstream.next_event()
-        while isinstance(event, h11.InformationalResponse) and event.status_code != 101:
-            event = await upstream.next_event()
-        if isinstance(event, h11.InformationalResponse):
-            await sending
-            headers = [*rules.response_headers(names_and_values(event)), ("connection", "Upgrade")]
-            await connection.reply_head(101, [*headers, ("upgrade", "websocket")])
-            await _splice(wire, stream, up=connection.rest(), down=upstream.rest())
-            return
-        if not isinstance(event, h11.Response):
-            raise HttpBrokenError("no answer")
-        await connection.reply_head(event.status_code, rules.response_headers(names_and_values(event)))
-        async for data in upstream.body():
-            await connection.send(h11.Data(data=data))
-        await connection.send(h11.EndOfMessage())
-        if connection.h11.their_state is h11.DONE:
-            await sending
-
-
-async def _splice(wire: Wire, stream: SocketStream, *, up: bytes, down: bytes) -> None:
-    """Carry bytes both ways until both directions have ended, or either breaks."""
-
-    async def upwards() -> None:
-        if up:
-            await stream.write(up)
-        while data := await wire.read():
-            await stream.write(data)
-        stream.end()
-
-    async def downwards() -> None:
-        if down:
-            await wire.write(down)
-        while data := await stream.read():
-            await wire.write(data)
-        await wire.finish()
-
-    ways = [asyncio.ensure_future(upwards()), asyncio.ensure_future(downwards())]
-    try:
-        await asyncio.gather(*ways)
-    finally:
-        for way in ways:
-            way.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*ways, return_exceptions=True)

@@ -38,10 +38,9 @@ TOKEN_HEADER: Final = "x-colab-runtime-proxy-token"  # noqa: S105 - a name
 _TOKEN_QUERY: Final = "colab-runtime-proxy-token"  # noqa: S105 - a name
 #: Query parameters that are for the proxy, not for the server behind it.
 _OWN_QUERY: Final = frozenset({_TOKEN_QUERY, "token", "authuser", "colab-client-agent"})
-# RFC 9110 section 7.6.1; h11 frames the body of each hop anew. The upgrade is added again where it is carried on.
-_HOP_BY_HOP: Final = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
-)
+# RFC 9110 section 7.6.1, but the transfer coding stays: each hop chunks anew what came in chunks. The upgrade is added
+# again where it is carried on.
+_HOP_BY_HOP: Final = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"})
 _OUR_HEADERS: Final = frozenset({TOKEN_HEADER, "x-colab-client-agent"})
 
 Headers = Sequence[tuple[str, str]]

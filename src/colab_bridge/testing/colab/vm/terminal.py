@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
@@ -33,6 +34,14 @@ class Spawn(Protocol):
         """Start it with a descriptor as its streams; OSError when that cannot be."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seat:
+    """Whoever has the terminal, and whether that one has left."""
+
+    connection: ServerConnection
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class TerminalService:
     """Serves the terminal's WebSockets.
 
@@ -43,7 +52,7 @@ class TerminalService:
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
         self._kept: _Terminal | None = None
-        self._current: ServerConnection | None = None
+        self._current: _Seat | None = None
 
     async def serve(self, connection: ServerConnection) -> None:
         """Serve one client until it leaves, or another takes the terminal, or the shell has ended."""
@@ -52,14 +61,15 @@ class TerminalService:
         except OSError as error:
             await connection.close(1011, str(error)[:100])
             return
-        before, self._current = self._current, connection
-        if keep and before is not None:
-            await before.close()  # tmux does it by itself
+        seat = _Seat(connection=connection)
+        before, self._current = self._current, seat
         try:
+            if keep and before is not None:  # tmux does it by itself
+                await before.connection.close()
+                await before.left.wait()
             await _carry(connection, terminal)
         finally:
-            if self._current is connection:
-                self._current = None
+            seat.left.set()
             if not keep:
                 terminal.close()
 
