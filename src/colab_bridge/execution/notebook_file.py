@@ -19,7 +19,10 @@ from colab_bridge._util.atomic import write_atomic
 from colab_bridge.errors import UserError
 from colab_bridge.execution.notebook_json import notebook_pieces
 
-__all__ = ["CellResult", "NotebookFile", "SaveReport", "cell_source", "parse_notebook"]
+__all__ = ["CATCH_UP_S", "CellResult", "NotebookFile", "SaveReport", "cell_source", "parse_notebook"]
+
+#: So long a save waits for what was said while no daemon ran; it comes within a second once the runtime is reached.
+CATCH_UP_S = 3.0
 
 Notebook = dict[str, Any]
 

@@ -20,7 +20,7 @@ import anyio.to_thread
 from colab_bridge.errors import RuntimeLostError
 from colab_bridge.execution.assembler import NotebookAssembler, cell_of, request_id
 from colab_bridge.execution.executor import ExecutionResult, MessageSink, execute, submit_execution
-from colab_bridge.execution.notebook_file import NotebookFile, SaveReport, cell_source
+from colab_bridge.execution.notebook_file import CATCH_UP_S, NotebookFile, SaveReport, cell_source
 from colab_bridge.execution.outcome import Outcome
 from colab_bridge.execution.plan import tags_of
 from colab_bridge.kernels.hub import HubKernel, note_of
@@ -209,9 +209,13 @@ class NotebookRun:
     # -- saving ----------------------------------------------------------------------------------------------
 
     async def _save_while_changing(self) -> None:
-        """Save at once when a cell begins to print, then at most once per interval."""
+        """Save at once when a cell begins to print, then at most once per interval.
+
+        What was printed while no daemon ran comes first, and all of it: nobody wants to wait for another interval then.
+        """
         while True:
             await self._changed.wait()
+            await self._hub.wait_caught_up(CATCH_UP_S)
             self._changed = anyio.Event()
             started = self._clock.monotonic()
             await self._save()

@@ -19,7 +19,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from colab_bridge.errors import ColabBridgeError, UserError
-from colab_bridge.execution.notebook_file import NotebookFile, SaveReport
+from colab_bridge.execution.notebook_file import CATCH_UP_S, NotebookFile, SaveReport
 from colab_bridge.execution.orphans import Executions, Orphan, OrphanAssembler, at_home, notebook_of, places
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import EntryKind, MessageRecord
@@ -106,7 +106,7 @@ class NotebookRepair:
         log.info("notebook is completed", extra={"kernel": kernel.id, "cells": len(orphans)})
         writer = _Writer(path, orphans, collapse_progress=self._collapse_progress)
         async with anyio.create_task_group() as saver:
-            saver.start_soon(writer.save_while_changing, self._save_interval_s)
+            saver.start_soon(writer.save_while_changing, self._save_interval_s, hub)
             await _take_until_ended(hub, orphans, writer)
             saver.cancel_scope.cancel()
         await writer.save()
@@ -145,10 +145,11 @@ class _Writer:
         if self._assembler.apply(message):
             self._changed.set()
 
-    async def save_while_changing(self, interval_s: float) -> None:
+    async def save_while_changing(self, interval_s: float, hub: HubKernel) -> None:
         """Save when outputs have come, at most once per interval; until cancelled."""
         while True:
             await self._changed.wait()
+            await hub.wait_caught_up(CATCH_UP_S)
             self._changed = anyio.Event()
             await self.save()
             await anyio.sleep(interval_s)

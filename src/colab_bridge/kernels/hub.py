@@ -151,6 +151,10 @@ class HubKernel:
         """Whether at least one execution has not ended, as far as that is known yet."""
         return self._activity.busy or self._journal.catching_up
 
+    async def wait_caught_up(self, timeout_s: float) -> None:
+        """Wait until the record holds what was said while no daemon ran, at most so long."""
+        await self._journal.wait_caught_up(timeout_s)
+
     def heard_within(self, seconds: float) -> bool:
         """Whether the link is up and the kernel has said something as lately as that."""
         return self.link is LinkState.CONNECTED and self._clock.monotonic() - self._heard_at <= seconds

@@ -14,9 +14,12 @@ Messages from the kernel go the way of all messages. The rest:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+import anyio
 
 from colab_bridge.ports.clock import Clock
 from colab_bridge.wire.message import RawMessage
@@ -79,6 +82,8 @@ class JournalIntake:
         self._recorded = recorded
         self._cursor = cursor
         self._catching_up = False
+        self._reached = asyncio.Event()
+        self._reached.set()
         self._end: int | None = None
         self._restart_until = float("-inf")
 
@@ -92,6 +97,12 @@ class JournalIntake:
     def expect_backlog(self) -> None:
         """Count the kernel as busy until the end of the journal is known and reached."""
         self._catching_up = True
+        self._reached.clear()
+
+    async def wait_caught_up(self, timeout_s: float) -> None:
+        """Wait until nothing from before the link came up is missing, at most so long."""
+        with anyio.move_on_after(timeout_s):
+            await self._reached.wait()
 
     def expect_restart(self) -> None:
         """Take the next words about a death or a restart as what was asked for here."""
@@ -145,12 +156,16 @@ class JournalIntake:
 
     def _look(self) -> None:
         if self._catching_up and self._end is not None and self._cursor >= self._end:
-            self._catching_up = False
+            self._catch_up()
             self._host.caught_up()
+
+    def _catch_up(self) -> None:
+        self._catching_up = False
+        self._reached.set()
 
     def fallback(self, reason: str, unsent: Sequence[RawMessage]) -> None:
         """Go on with a link that is not reliable."""
-        self._catching_up = False
+        self._catch_up()
         self._host.fall_back(reason, unsent)
 
     def _done(self, origin: int) -> None:
