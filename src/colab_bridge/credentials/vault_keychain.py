@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from colab_bridge.credentials.vault import VaultKind, unreadable
@@ -14,7 +15,7 @@ __all__ = ["KeychainVault", "find_keychain"]
 #: Characters in one entry. Windows keeps at most 2,560 bytes in UTF-16 (CRED_MAX_CREDENTIAL_BLOB_SIZE).
 _PIECE: Final = 1200
 _MAX_PIECES: Final = 64
-#: Precedes the number of further pieces; no token and no JSON begins so.
+#: In the first entry, before the number of further ones, before their mark and before its text. No token begins so.
 _MORE: Final = "\x1d"
 
 
@@ -69,10 +70,10 @@ class KeychainVault:
         first = self._get(name)
         if first is None or not first.startswith(_MORE):
             return first
-        count, _, text = first[1:].partition(_MORE)
-        pieces = [self._get(_piece_name(name, number)) for number in range(1, _piece_count(count))]
+        text = first.split(_MORE, 3)[-1]
+        pieces = [self._get(piece) for piece in _further(name, first)]
         if any(piece is None for piece in pieces):
-            return None  # another process replaces it right now, or was killed while it did: there is nothing whole
+            return None  # another process is removing it right now
         return text + "".join(piece for piece in pieces if piece is not None)
 
     def put(self, name: str, value: str) -> None:
@@ -80,22 +81,25 @@ class KeychainVault:
         pieces = [value[at : at + _PIECE] for at in range(0, len(value), _PIECE)] or [""]
         if len(pieces) > _MAX_PIECES:
             raise unreadable("the value is too long for the keychain", "keep it in a file of the project instead")
-        old = _count_of(self._get(name))
-        for number, piece in enumerate(pieces[1:], start=1):
-            self._set(_piece_name(name, number), piece)
-        # Last, because it is what makes the new pieces count.
-        self._set(name, pieces[0] if len(pieces) == 1 else f"{_MORE}{len(pieces)}{_MORE}{pieces[0]}")
-        for number in range(len(pieces), old):
-            self._delete(_piece_name(name, number))
+        before = self._get(name)
+        first = pieces[0]
+        if len(pieces) > 1:
+            # Entries of their own for this value: one that is cut off half way leaves the earlier value whole.
+            first = f"{_MORE}{len(pieces) - 1}{_MORE}{secrets.token_hex(4)}{_MORE}{first}"
+            for place, piece in zip(_further(name, first), pieces[1:], strict=True):
+                self._set(place, piece)
+        self._set(name, first)
+        self._delete_all(_further(name, before))
 
     def drop(self, name: str) -> None:
         """Forget a text, see :class:`~colab_bridge.credentials.vault.Vault`."""
         first = self._get(name)
-        if first is None:
-            return
-        self._delete(name)
-        for number in range(1, _count_of(first)):
-            self._delete(_piece_name(name, number))
+        if first is not None:
+            self._delete_all([name, *_further(name, first)])
+
+    def _delete_all(self, names: list[str]) -> None:
+        for name in names:
+            self._delete(name)
 
     # -- one entry; whatever a backend raises, only this call has failed ----------------------------------------
 
@@ -130,13 +134,10 @@ class KeychainVault:
         )
 
 
-def _piece_name(name: str, number: int) -> str:
-    return f"{name} {number}"
-
-
-def _piece_count(text: str) -> int:
-    return min(int(text), _MAX_PIECES) if text.isdecimal() and len(text) <= 3 else 1
-
-
-def _count_of(first: str | None) -> int:
-    return _piece_count(first[1:].partition(_MORE)[0]) if first is not None and first.startswith(_MORE) else 1
+def _further(name: str, first: str | None) -> list[str]:
+    """Return the names of the entries that go on from the first one of a text."""
+    if first is None or not first.startswith(_MORE):
+        return []
+    _, count, mark, _ = first.split(_MORE, 3) if first.count(_MORE) >= 3 else ("", "0", "", "")
+    number = min(int(count), _MAX_PIECES) if count.isdecimal() and len(count) <= 3 else 0
+    return [f"{name} {mark} {place}" for place in range(1, number + 1)]

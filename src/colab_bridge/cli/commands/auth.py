@@ -177,7 +177,8 @@ def _described(account: Account) -> str:
 
     short = f" ({account.name})" if account.name else ""
     allowed = box_names(account.scopes & DRIVE_SCOPES)
-    return f"{account.email}{short}, signed in {age(account.signed_in_at)} ago, {STORES[account.store]}; allowed: {allowed}"
+    since = f"signed in {age(account.signed_in_at)} ago, {STORES[account.store]}"
+    return f"{account.email}{short}, {since}; allowed: {allowed}"
 
 
 @auth.command("list")
