@@ -50,6 +50,7 @@ demo: $(STAMPS)/examples ## Run examples/sales/analysis.ipynb on the local runti
 
 test: $(STAMPS)/test ## Install what the tests need and run all of them
 	@sh scripts/install-browser.sh --if-allowed
+	@sh scripts/install-google-colab-cli.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-unit: $(STAMPS)/test ## The pure, quick tests
@@ -60,6 +61,7 @@ test-integration: $(STAMPS)/test ## Tests with real processes on loopback
 
 test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browser
 	@sh scripts/install-browser.sh --if-allowed
+	@sh scripts/install-google-colab-cli.sh
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
 
 campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minutes, everything killed at one, back at six
@@ -67,6 +69,10 @@ campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minut
 
 campaign-frontends: $(STAMPS)/test ## Every front end through the tunnel, of a Jupyter server and of an isolated runtime
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n 0 tests/e2e/test_frontends_tunnel.py
+
+campaign-sync: $(STAMPS)/test ## A fault at every file-system call of a sync, thousands of random edits with deaths in between
+	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 14400 \
+		tests/integration/sync_rows/test_rows_faults.py tests/integration/sync_rows/test_rows_properties.py
 
 bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
 	@sh scripts/install-rsync.sh
