@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 __all__ = ["Endpoint", "RuntimeHandle", "RuntimeRequest", "Secret"]
@@ -90,6 +91,7 @@ class RuntimeHandle:
         provider: Name of the provider.
         id: The provider's own identifier of the machine.
         root: Folder on the runtime that stands for the project's root; None when the server decides.
+        served: Folder below which the runtime's server names files and starts kernels, where that is not ``root``.
         data: Whatever the provider needs to attach again; may hold secrets, is stored 0600 and never shown.
         label: One line for people, such as ``local, pid 4711``; holds no secret.
         here: Folder of this runtime on this machine, where its kernels run here and as this user: what belongs to the
@@ -103,3 +105,11 @@ class RuntimeHandle:
     data: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     here: str | None = None
+    served: str | None = None
+
+    @property
+    def start_folder(self) -> str:
+        """Return the project's folder relative to what the server serves, with ``/``; empty when it is the same."""
+        if self.root is None or self.served is None:
+            return ""
+        return PurePosixPath(self.root).relative_to(self.served).as_posix()

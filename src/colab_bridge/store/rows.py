@@ -251,21 +251,24 @@ def _handle_in(handle: RuntimeHandle) -> dict[str, Any]:
         "data": dict(handle.data),
         "label": handle.label,
         "here": handle.here,
+        "served": handle.served,
     }
 
 
 def _handle_out(value: dict[str, Any]) -> RuntimeHandle:
-    root, here, data = value.get("root"), value.get("here"), value.get("data", {})
+    root, here, served = value.get("root"), value.get("here"), value.get("served")
+    data = value.get("data", {})
     names = [value.get("provider"), value.get("id"), value.get("label", "")]
     if (
         not all(isinstance(name, str) for name in names)
         or not isinstance(root, str | None)
         or not isinstance(here, str | None)
+        or not isinstance(served, str | None)
         or not isinstance(data, dict)
     ):
         raise RowError("handle")
     provider, identifier, label = map(str, names)
-    return RuntimeHandle(provider=provider, id=identifier, root=root, data=data, label=label, here=here)
+    return RuntimeHandle(provider=provider, id=identifier, root=root, data=data, label=label, here=here, served=served)
 
 
 def _text(row: sqlite3.Row, column: str) -> str:

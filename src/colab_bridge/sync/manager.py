@@ -366,8 +366,9 @@ class SyncManager:
 
     def _prefix(self, session: Session) -> str:
         """Folder of the workspace relative to the server's root; empty where the server's root is the workspace."""
-        own = session.handle is not None and session.handle.root is not None
-        return "" if own else f"{_FOLDER_ON_SERVER}/{workspace_id(session)}"
+        if session.handle is not None and session.handle.root is not None:
+            return session.handle.start_folder
+        return f"{_FOLDER_ON_SERVER}/{workspace_id(session)}"
 
     def _root(self, session: Session) -> str:
         """What the agent is told: the provider's folder for the project, or one of ours in the server's root."""

@@ -198,7 +198,12 @@ class ColabProvider:
             }
         paid_by = f", {entry.account}" if entry.account else ""
         return RuntimeHandle(
-            provider=self.name, id=assignment.id, root=ROOT, data=data, label=f"Colab {what}, {assignment.id}{paid_by}"
+            provider=self.name,
+            id=assignment.id,
+            root=ROOT,
+            served="/",
+            data=data,
+            label=f"Colab {what}, {assignment.id}{paid_by}",
         )
 
     async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
