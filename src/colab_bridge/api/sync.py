@@ -149,8 +149,7 @@ def _file_routes(router: APIRouter, service: SyncService) -> None:
     async def remove(
         name: str, file: Annotated[str, Query(min_length=1, max_length=4096)], recursive: bool = False
     ) -> dict[str, Any]:
-        await (await service.mover(name)).remove(file, recursive=recursive)
-        return {"removed": file}
+        return await service.remove(name, file, recursive=recursive)
 
     @router.post("/files/upload", response_model=None)
     async def upload(name: str, body: MoveBody) -> Response:

@@ -131,7 +131,8 @@ class KernelBarrier:
         for hold in last.holds:
             if hold.id not in self._told:
                 self._told.add(hold.id)
-                self._tell(run, "warning", "\n".join(hold_lines(hold)))
+                first, *commands = (line.strip() for line in hold_lines(hold))
+                self._tell(run, "warning", f"{first}; {'   or: '.join(commands)}" if commands else first)
         for notice in (notice for report in reports for notice in report.notices):
             if notice.kind == "conflict":
                 self._tell(run, "warning", f"{notice.path}: {notice.sentence}; see: {notice.command}")

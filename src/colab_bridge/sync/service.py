@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, expect
 from colab_bridge.agent.sync.disk.trash import TrashFault
 from colab_bridge.agent.sync.names import shown
+from colab_bridge.agent.sync.service_folder import RootGone
 from colab_bridge.agent.sync.service_wire import unpack_envelope
 from colab_bridge.agent.sync.tree import Blocked, Unknown, entry_at
 from colab_bridge.errors import ColabBridgeError, ConflictError, InternalError, TransientError, UserError
@@ -19,9 +21,10 @@ from colab_bridge.sync.base import KeptCopy
 from colab_bridge.sync.conflicts import file_pieces
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure
-from colab_bridge.sync.manager import SyncManager
+from colab_bridge.sync.manager import SyncManager, syncs
 from colab_bridge.sync.moves import FileMover, Tell
 from colab_bridge.sync.remote import RemoteFailure
+from colab_bridge.sync.removal import remove_here
 from colab_bridge.sync.report import diff_view, hold_view, left_out_lines, merged
 from colab_bridge.sync.rules import add_inclusion
 from colab_bridge.sync_core.model import Side
@@ -130,11 +133,13 @@ class SyncService:
                 raise UserError(
                     f"{hold_id} cannot be approved: {known[hold_id].sentence}", hint="colab-bridge sync status"
                 )
-        for hold_id in wanted:
-            now = self._clock.time()
-            await controller.local.do(controller.store.decide, hold_id, approved=approve, now=now)
+        await self._decided(controller, wanted, approved=approve)
         report = await _checked(controller.sync("sync", wait_all=True))
         return {"decided": wanted, "report": report.to_json()}
+
+    async def _decided(self, controller: SyncController, holds: Sequence[str], *, approved: bool) -> None:
+        for hold in holds:
+            await controller.local.do(controller.store.decide, hold, approved=approved, now=self._clock.time())
 
     async def conflicts(self, name: str) -> dict[str, Any]:
         """Return the versions that are kept outside the tree."""
@@ -149,7 +154,7 @@ class SyncService:
         copy = await local.do(local.copies.find, wanted)
         if take == "kept":
             async with local.lock:
-                await controller.local.look(known=controller.store.base())
+                await _looked(controller)
                 await local.do(_put_back, controller, copy)
         await local.do(local.copies.resolve, copy, self._clock.time())
         report = await _checked(controller.sync("watch"))
@@ -247,6 +252,36 @@ class SyncService:
         caller, base = await self._manager.files(name)
         return FileMover(caller=caller, base=base, tell=tell)
 
+    async def remove(self, name: str, path: str, *, recursive: bool) -> dict[str, Any]:
+        """Remove something there; what belongs to the workspace goes to the trash here.
+
+        Raises:
+            ColabBridgeError: there is nothing, or it could not be removed; or the folders do not agree afterwards.
+        """
+        await (await self.mover(name)).remove(path, recursive=recursive)
+        inside = await self._in_workspace(name, path)
+        if inside is None:
+            return {"removed": shown(path), "here": 0}
+        controller = await self._controller(name)
+        async with controller.local.lock:
+            base = controller.store.base()
+            await _looked(controller)
+            gone = await controller.local.do(remove_here, controller.local, base, inside)
+        await _checked(controller.sync("post"))
+        return {"removed": shown(path), "here": gone}
+
+    async def _in_workspace(self, name: str, path: str) -> str | None:
+        """Return a path of the runtime relative to the workspace that is kept in step; None where it is not in it."""
+        session = self._manager.session(name)
+        if not syncs(session, self._manager.settings(session)):
+            return None
+        controller = await self._manager.pair(name)
+        info = controller.remote.info if controller is not None and not controller.paused else None
+        if info is None:
+            return None
+        inside = posixpath.relpath(posixpath.join(info.root, path), info.root)
+        return None if inside == "." or inside.startswith("..") else inside
+
     async def upload(self, name: str, source: str, target: str, tell: Tell | None = None) -> dict[str, Any]:
         """Copy from this machine to the runtime."""
         return {"uploaded": await (await self.mover(name, tell)).upload(Path(source), target)}
@@ -315,6 +350,14 @@ async def _asked(controller: SyncController, verb: str, params: dict[str, Any]) 
         return await controller.remote.ask(verb, params)
     except RemoteFailure as error:
         raise TransientError(f"the runtime: {shown(error.text)}", hint="colab-bridge status") from error
+
+
+async def _looked(controller: SyncController) -> None:
+    """Take in what was saved here; the side's lock is held."""
+    try:
+        await controller.local.look(known=controller.store.base())
+    except RootGone as error:
+        raise ConflictError(str(error), hint="colab-bridge sync status") from error
 
 
 async def _checked(work: Awaitable[T]) -> T:

@@ -45,7 +45,10 @@ def test_a_hold_says_how_many_and_the_two_commands():
 
 def test_a_guarded_path_offers_no_approval():
     plan = plan_sync(EMPTY, EMPTY, tree(".envrc=1"))
-    assert hold_lines(plan.holds[0]) == ("held (G1): .envrc here: the runtime may never write this path",)
+    assert hold_lines(plan.holds[0]) == (
+        "held (G1): .envrc here: the runtime may never write this path",
+        f"  colab-bridge sync reject {plan.holds[0].id}",
+    )
 
 
 def test_a_move_is_one_line_and_each_line_has_its_reason():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..process.service import CallFailure, Reply
+from .disk.root import STATE_FOLDER
 from .pages import WireError
 from .service_wire import read_field
 
@@ -149,7 +150,7 @@ class SingleFiles:
 
     def _remove(self, params: Mapping[str, Any], payload: bytes) -> Reply:
         path = self._path(params)
-        if path == Path(path.anchor) or path == Path.home():
+        if path == Path(path.anchor) or path == Path.home() or STATE_FOLDER in path.parts:
             raise CallFailure("refused", f"{path} is never removed")
         if path.is_dir() and not path.is_symlink():
             if params.get("recursive") is not True and any(path.iterdir()):

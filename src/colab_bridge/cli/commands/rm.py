@@ -25,4 +25,5 @@ def rm(invocation: Invocation, path: str, session: str | None, recursive: bool) 
     if invocation.as_json:
         invocation.console.json(result)
     else:
-        invocation.console.note(f"removed: {path}")
+        here = "; here it is in the trash: colab-bridge sync trash list" if result.get("here") else ""
+        invocation.console.note(f"removed: {path}{here}")
