@@ -51,6 +51,10 @@ class KernelKeeper(Protocol):
         """Prepare a kernel's working folder, given relative to the project; return it relative to the server's root."""
         ...
 
+    def restarted(self, kernel: KernelRecord, hub: HubKernel) -> None:
+        """Take note of a kernel that was restarted on purpose."""
+        ...
+
     def opened(self, kernel: KernelRecord, hub: HubKernel, *, new: bool) -> None:
         """Take note of a kernel that the pool holds from now on; a new one has not been sent anything yet."""
         ...
@@ -438,6 +442,8 @@ class KernelPool:
         kernel, hub = self.kernel(kernel_id), self.hub(kernel_id)
         with hub.restarting():
             await (await self.server(kernel.session)).restart_kernel(kernel.remote_id)
+        if self._keeper is not None:
+            self._keeper.restarted(kernel, hub)
 
     def close(self) -> None:
         """Stop all links and close all records; kernels go on."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -37,7 +37,7 @@ from colab_bridge.sync.inprocess import InProcessCaller
 from colab_bridge.sync.link import LinkCaller
 from colab_bridge.sync.local import LocalOptions, LocalSide
 from colab_bridge.sync.options import PairOptions
-from colab_bridge.sync.reloading import reloading_code
+from colab_bridge.sync.reloading import folder_code, reloading_code
 from colab_bridge.sync.remote import Caller, RemoteFiles
 from colab_bridge.sync_core.model import Side
 from colab_bridge.wire.message import RawMessage
@@ -142,8 +142,8 @@ class SyncManager:
         settings = self.settings(session)
         if not syncs(session, settings):
             return
-        if new and settings.autoreload and kernel.language == "python":
-            self._switch_reloading_on(session, hub)
+        if new:
+            self._set_up(session, kernel, hub)
 
         async def controller() -> SyncController | None:
             return await self.pair(kernel.session)
@@ -155,13 +155,29 @@ class SyncManager:
         self._barriers[kernel.id] = barrier
         hub.set_barrier(barrier)
 
-    def _switch_reloading_on(self, session: Session, hub: HubKernel) -> None:
+    def restarted(self, kernel: KernelRecord, hub: HubKernel) -> None:
+        """Set a kernel up that was restarted on purpose."""
+        session = self._sessions.session(kernel.session)
+        if syncs(session, self.settings(session)):
+            self._set_up(session, kernel, hub)
+
+    def _set_up(self, session: Session, kernel: KernelRecord, hub: HubKernel) -> None:
+        if kernel.language != "python":
+            return
+        code = ""
+        if session.handle is not None and session.handle.served is not None and session.handle.root is not None:
+            code = folder_code(str(PurePosixPath(session.handle.root) / kernel.cwd))
         pair = self._pairs.get(session.name)
         info = pair.controller.remote.info if pair is not None and pair.controller is not None else None
-        if info is None:
-            return
+        if info is not None and self.settings(session).autoreload:
+            code += reloading_code(info.root)
+        if code:
+            self._run_silently(hub, code)
+
+    @staticmethod
+    def _run_silently(hub: HubKernel, code: str) -> None:
         content = {
-            "code": reloading_code(info.root),
+            "code": code,
             "silent": True,
             "store_history": False,
             "user_expressions": {},

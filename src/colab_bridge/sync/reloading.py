@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["reloading_code"]
+__all__ = ["folder_code", "reloading_code"]
 
 # IPython's own autoreload, for modules below one folder only: looking at every installed module costs milliseconds in
 # each cell, and reloading them helps nobody. Whatever is missing there, the kernel works as before.
@@ -28,6 +28,25 @@ def _colab_bridge_setup(root):
 _colab_bridge_setup({root!r})
 del _colab_bridge_setup
 """
+
+
+# Servers differ in what they take a kernel's folder to be relative to, and some start all kernels in the same one.
+_FOLDER = """\
+def _colab_bridge_folder(folder):
+    import os
+    try:
+        os.makedirs(folder, exist_ok=True)
+        os.chdir(folder)
+    except OSError:
+        pass
+_colab_bridge_folder({folder!r})
+del _colab_bridge_folder
+"""
+
+
+def folder_code(folder: str) -> str:
+    """Return the code that makes an absolute folder a kernel's own; it stays where it is if that cannot be."""
+    return _FOLDER.replace("{folder!r}", repr(folder))
 
 
 def reloading_code(root: str) -> str:
