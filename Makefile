@@ -9,7 +9,7 @@ CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends bench lint format docs clean
+.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends campaign-sync bench lint format docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile

@@ -91,13 +91,13 @@ class Pair:
         self.there.mkdir()
         await self.new_agent()
 
-    def kept(self) -> dict[str, str]:
-        """Content of the conflict store by path."""
+    def kept(self, *, reviews: bool = False) -> dict[str, str]:
+        """Content of the conflict store by path; also what is there to be reviewed, if wanted."""
         copies = self.local.copies
         return {
             c.path: copies.path_of(c).read_bytes().decode("utf-8", "replace")
             for c in self.local.store.copies()
-            if c.kind != CopyKind.REVIEW
+            if reviews or c.kind != CopyKind.REVIEW
         }
 
     def trashed(self, side: Path) -> set[tuple[str, str]]:
