@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from colab_bridge.bridge.deployer import AutoColabDeployer
     from colab_bridge.bridge.engine import LocalColabEngine
     from colab_bridge.bridge.files import FileSyncManager
     from colab_bridge.bridge.local import LocalColab
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from colab_bridge.bridge.universal import UniversalColabBridge
 
 __all__ = [
+    "AutoColabDeployer",
     "FileSyncManager",
     "LocalColab",
     "LocalColabEngine",
@@ -28,6 +30,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PLACES = {
+    "AutoColabDeployer": "colab_bridge.bridge.deployer",
     "FileSyncManager": "colab_bridge.bridge.files",
     "LocalColab": "colab_bridge.bridge.local",
     "LocalColabEngine": "colab_bridge.bridge.engine",

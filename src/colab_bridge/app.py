@@ -20,7 +20,9 @@ from colab_bridge.config.services import service_urls
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.credentials.manager import Credentials
 from colab_bridge.credentials.secret_box import SecretBox
+from colab_bridge.drive.client import DriveClient
 from colab_bridge.errors import UserError
+from colab_bridge.execution.deployments import Deployments
 from colab_bridge.execution.estimates import Estimates
 from colab_bridge.execution.jobs import Jobs
 from colab_bridge.execution.notices import NoticeService
@@ -29,11 +31,13 @@ from colab_bridge.execution.schedules import ScheduleService
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
 from colab_bridge.model.records import KernelRecord, RunStatus
+from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.clock import Clock, SystemClock
 from colab_bridge.providers.colab.provider import ColabProvider
 from colab_bridge.providers.registry import ProviderRegistry, installed_providers
 from colab_bridge.sessions.agent_access import AgentDoors
 from colab_bridge.sessions.agents import Agents
+from colab_bridge.sessions.forwards import Forwards
 from colab_bridge.sessions.frontends import FrontEnds
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.machines import Machines
@@ -72,6 +76,8 @@ class App:
         estimates: How far runs are.
         announcer: Tells the user what has become of runs.
         schedules: Runs that are started again and again.
+        deployments: Notebooks that are published in Drive and run.
+        forwards: Ports here that lead to runtimes.
         clock: Time source.
         stopping: Set when the process is to end.
         recovered: Set when everything that an earlier daemon left has been taken over.
@@ -95,6 +101,8 @@ class App:
     estimates: Estimates
     announcer: NoticeService
     schedules: ScheduleService
+    deployments: Deployments
+    forwards: Forwards
     clock: Clock
     stopping: anyio.Event
     recovered: anyio.Event
@@ -171,6 +179,15 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             schedules = ScheduleService(
                 store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
             )
+            deployments = Deployments(
+                store,
+                runs.start,
+                lambda _project: DriveClient(credentials, service_urls(os.environ)),
+                lambda session, file_id: _browser_link(sessions, providers, session, file_id),
+                tasks,
+                notices.append,
+            )
+            runs.observe(deployments)
             app = App(
                 paths=paths,
                 store=store,
@@ -188,6 +205,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 estimates=estimates,
                 announcer=announcer,
                 schedules=schedules,
+                deployments=deployments,
+                forwards=Forwards(sessions.session, agents.link),
                 clock=clock,
                 stopping=stopping,
                 recovered=anyio.Event(),
@@ -202,6 +221,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             finally:
                 # In this order: a run that saw its record end before it was cancelled would count as lost.
                 tasks.cancel_scope.cancel()
+                app.forwards.close()
                 pool.close()
                 await sync.aclose()
                 await providers.aclose()
@@ -218,6 +238,15 @@ def _providers(paths: Paths, credentials: Credentials, clock: Clock) -> Provider
         return ColabProvider(folder, credentials, service_urls(os.environ), clock)
 
     return ProviderRegistry(paths.runtimes_dir, {**installed_providers(), "colab": colab})
+
+
+def _browser_link(sessions: SessionService, providers: ProviderRegistry, name: str, file_id: str) -> str:
+    """Return the page that opens a notebook of Drive on the runtime of a session; empty where there is none."""
+    session = sessions.session(name)
+    provider = providers.get(session.provider)
+    if session.handle is None or not isinstance(provider, AccountProvider):
+        return ""
+    return provider.browser_url(session.handle, file_id=file_id)
 
 
 def _own_settings(paths: Paths, notices: list[str]) -> Settings:
@@ -249,6 +278,7 @@ async def _take_over(app: App, keep_days: float) -> None:
         app.recovered.set()
     for kernel in adopted:
         app.front_ends.expect_return(kernel)
+    app.deployments.recover()
     await app.sessions.reconcile()
     await anyio.to_thread.run_sync(_prune_records, app.paths.records_dir, {k.id for k in adopted}, keep_days)
 

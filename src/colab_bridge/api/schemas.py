@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from colab_bridge.execution.request import RunRequest, absolute_path
 from colab_bridge.execution.service import CANCEL_GRACE_S
 
-__all__ = ["CancelBody", "InputBody", "KernelBody", "KillBody", "RunRequest", "SaveBody", "ScheduleBody", "SessionBody"]
+__all__ = [
+    "CancelBody",
+    "DeployBody",
+    "ForwardBody",
+    "InputBody",
+    "KernelBody",
+    "KillBody",
+    "RunRequest",
+    "SaveBody",
+    "ScheduleBody",
+    "SessionBody",
+    "ShellBody",
+]
+
+
+_ADDRESS: Final = re.compile(r"[^@\s]{1,100}@[^@\s]{1,150}")
 
 
 class _Strict(BaseModel):
@@ -82,3 +98,37 @@ class SaveBody(_Strict):
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
         return value if value is None else absolute_path(value)
+
+
+class DeployBody(_Strict):
+    """``POST /v1/deployments``: a notebook's run, and who may see the notebook in Drive."""
+
+    run: RunRequest
+    share_with: list[str] = Field(default_factory=list, max_length=100)
+    role: Literal["reader", "commenter", "writer"] = "reader"
+
+    @field_validator("share_with")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        if any(not _ADDRESS.fullmatch(address) for address in value):
+            raise ValueError("must be e-mail addresses")
+        return value
+
+
+class ForwardWish(_Strict):
+    """A port of the runtime, and one here: 0 for any that is free, None for the same number if that is free."""
+
+    port: int = Field(ge=1, le=65_535)
+    local_port: int | None = Field(default=None, ge=0, le=65_535)
+
+
+class ForwardBody(_Strict):
+    """``POST /v1/sessions/{name}/forwards``."""
+
+    ports: list[ForwardWish] = Field(min_length=1, max_length=50)
+
+
+class ShellBody(_Strict):
+    """``POST /v1/sessions/{name}/shells/end``: which shell."""
+
+    shell: str = Field(pattern=r"^[A-Za-z0-9._-]{1,60}$")

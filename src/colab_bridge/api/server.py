@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from colab_bridge.api.channels import channels_router
+from colab_bridge.api.deployments import deployments_router
+from colab_bridge.api.forwards import forwards_router
 from colab_bridge.api.jobs import jobs_router
 from colab_bridge.api.kernels import kernels_router
 from colab_bridge.api.machine import machine_router
@@ -22,6 +24,7 @@ from colab_bridge.api.sessions import sessions_router
 from colab_bridge.api.starts import starts_router
 from colab_bridge.api.status import status_router
 from colab_bridge.api.sync import sync_router
+from colab_bridge.api.terminals import terminals_router
 from colab_bridge.app import App
 from colab_bridge.errors import ColabBridgeError, InternalError, UserError
 
@@ -53,6 +56,9 @@ def build_api(app: App) -> FastAPI:
         sessions_router(app),
         runs_router(app),
         jobs_router(app),
+        deployments_router(app),
+        forwards_router(app),
+        terminals_router(app),
         schedules_router(app),
         kernels_router(app),
         channels_router(app),

@@ -44,6 +44,7 @@ def sessions_router(app: App) -> APIRouter:
 
     @router.delete("/{name}")
     async def stop_session(name: str) -> dict[str, Any]:
+        app.forwards.session_ended(name)
         return {"stopped": name, "kernels": await app.sessions.stop(name, app.pool)}
 
     @router.get("/{name}/kernelspecs")

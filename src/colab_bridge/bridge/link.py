@@ -99,7 +99,14 @@ class Link:
         Raises:
             ExecutionFailed: it raised or ended with another status than 0, and ``check`` is set.
         """
-        result = collect(self.events(request), on_event=self._on_event, answer=self._answer)
+        return self._result(self.events(request), check=check)
+
+    def follow(self, run_id: str, *, check: bool = False) -> Result:
+        """Follow a run that was started to its end and return its result; ``check`` as in :meth:`run`."""
+        return self._result(follow_run(self.client, run_id), check=check)
+
+    def _result(self, events: Iterator[Event], *, check: bool) -> Result:
+        result = collect(events, on_event=self._on_event, answer=self._answer)
         return result.raise_for_error() if check else result
 
     def _answer(self, run_id: str, event: Event) -> None:

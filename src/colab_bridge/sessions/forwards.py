@@ -122,13 +122,13 @@ class Forwards:
         """Return what is forwarded now."""
         return [opened.forward for opened in self._open.values()]
 
-    async def add(self, session: str, port: int, local_port: int) -> Forward:
+    async def add(self, session: str, port: int, local_port: int | None) -> Forward:
         """Forward a port.
 
         Args:
             session: Name of the session.
             port: Port on the runtime, 1 to 65535.
-            local_port: Port here; 0 for any that is free.
+            local_port: Port here; 0 for any that is free, None for the same number if that is free.
 
         Raises:
             ConflictError: the port here is taken.
@@ -142,18 +142,23 @@ class Forwards:
         known = self._session(session)
         warning = await self._probe(known, port)
         lanes: set[_Lane] = set()
-        loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(lambda: _Lane(lambda: self._link(known), port, lanes), _HOST, local_port)
+            server = await self._listen(known, port, port if local_port is None else local_port, lanes)
         except OSError as error:
-            raise ConflictError(
-                f"port {local_port} of this machine is taken",
-                hint=f"choose another one: colab-bridge port-forward {port}:{local_port + 1 if local_port else 0}",
-            ) from error
+            if local_port is not None:
+                raise ConflictError(
+                    f"port {local_port} of this machine is taken",
+                    hint=f"choose another one: colab-bridge port-forward {port}:0",
+                ) from error
+            server = await self._listen(known, port, 0, lanes)
         taken = int(server.sockets[0].getsockname()[1])
         forward = Forward(id=new_id("forward"), session=session, port=port, local_port=taken, warning=warning)
         self._open[forward.id] = _Open(forward, server, lanes)
         return forward
+
+    async def _listen(self, session: Session, port: int, local_port: int, lanes: set[_Lane]) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: _Lane(lambda: self._link(session), port, lanes), _HOST, local_port)
 
     async def _probe(self, session: Session, port: int) -> str:
         """Connect once, to tell at once what would only be seen as a page that does not load."""
