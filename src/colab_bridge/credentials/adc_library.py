@@ -84,9 +84,7 @@ def library_token(info: Mapping[str, Any], *, scopes: frozenset[str], source: st
         TransientError: the service does not answer.
     """
     try:
-        # The address is also what a service account signs, so it cannot be replaced on the way.
-        place = {"token_uri": urls.token_uri} if urls.oauth else {}
-        credentials = _load({**info, **place}, sorted(scopes))
+        credentials = _load(dict(info), sorted(scopes))
         credentials.refresh(_Transport(urls))
     except exceptions.TransportError as error:
         raise _silent(error) from None

@@ -83,7 +83,7 @@ class KeychainVault:
             raise unreadable("the value is too long for the keychain", "keep it in a file of the project instead")
         before = self._get(name)
         first = pieces[0]
-        if len(pieces) > 1:
+        if len(pieces) > 1 or value.startswith(_MORE):
             # Entries of their own for this value: one that is cut off half way leaves the earlier value whole.
             first = f"{_MORE}{len(pieces) - 1}{_MORE}{secrets.token_hex(4)}{_MORE}{first}"
             for place, piece in zip(_further(name, first), pieces[1:], strict=True):

@@ -212,6 +212,13 @@ def test_a_keychain_returns_what_was_put_last_whatever_its_size(changes: list[tu
     assert backend.entries == {}
 
 
+@given(st.text(st.sampled_from("\x1d0a"), max_size=12))
+def test_no_value_is_taken_for_the_beginning_of_a_longer_one(value: str) -> None:
+    vault = KeychainVault(MemoryKeychain(), "s")
+    vault.put("a", value)
+    assert vault.get("a") == value
+
+
 @pytest.mark.parametrize("calls", range(1, 8))
 def test_a_replacement_that_is_cut_off_leaves_the_earlier_value_whole(calls: int) -> None:
     backend = MemoryKeychain()

@@ -30,6 +30,8 @@ from colab_bridge.testing.colab.state import BackendState
 __all__ = ["JWT_GRANT", "OAuth"]
 
 JWT_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+#: google-auth signs for this audience, wherever a key file has it send the request.
+_GOOGLE_AUDIENCE: Final = "https://oauth2.googleapis.com/token"
 #: A signed request for a token may be valid for an hour at most.
 _ASSERTION_TTL_S: Final = 3600.0
 
@@ -206,7 +208,7 @@ class OAuth:
         now = self._identity.clock.time() - self._identity.clock.offset_s
         if claims is None:
             raise call.refuse(_oauth_error("invalid_grant", "Invalid JWT Signature."), "bad JWT", "its issuer's RS256")
-        if claims.get("aud") != f"{self.base_url}/token":
+        if claims.get("aud") not in (f"{self.base_url}/token", _GOOGLE_AUDIENCE):
             raise call.refuse(_oauth_error("invalid_grant", "Invalid JWT audience."), "bad aud", "this token URL")
         issued, expires = float(claims.get("iat", 0)), float(claims.get("exp", 0))
         if not now < expires <= issued + _ASSERTION_TTL_S:
