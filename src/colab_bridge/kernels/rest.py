@@ -215,14 +215,37 @@ class JupyterServer:
             )
         self._raise_for_status(answer)
 
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, most_bytes: int = MAX_BODY_BYTES
+    ) -> tuple[int, Any]:
+        """Make a call of the server's API for which there is no method here.
+
+        Args:
+            method: HTTP method.
+            path: Below the server's base URL, quoted, with a leading ``/``.
+            body: JSON.
+            most_bytes: Longer answers are refused.
+
+        Returns:
+            Status and decoded JSON; None where the answer is none.
+        """
+        answer = await self._call(method, path, body, timeout_s=START_TIMEOUT_S, most_bytes=most_bytes)
+        return answer.status, answer.json()
+
     async def _call(
-        self, method: str, path: str, body: dict[str, str] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        most_bytes: int = MAX_BODY_BYTES,
     ) -> _Answer:
         """Make one call and return any answer but a refusal of our credentials or a move to elsewhere."""
-        answer = await self._once(method, path, body, timeout_s)
+        answer = await self._once(method, path, body, timeout_s, most_bytes)
         if wants_renewal(self._endpoint, answer.status, answer.headers, answer.body):
             await self._renew()
-            answer = await self._once(method, path, body, timeout_s)
+            answer = await self._once(method, path, body, timeout_s, most_bytes)
             if refused_by_proxy(answer.status, answer.headers, answer.body):
                 raise still_refused(self._address)
         self._raise_for_access(answer)
@@ -246,7 +269,9 @@ class JupyterServer:
         self._base = endpoint.base_url.rstrip("/")
         self._client.headers.update(endpoint.plain_headers())
 
-    async def _once(self, method: str, path: str, body: dict[str, str] | None, timeout_s: float) -> _Answer:
+    async def _once(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout_s: float, most_bytes: int
+    ) -> _Answer:
         headers = {} if method == "GET" or has_credentials(self._endpoint) else _xsrf_headers()
         timeout = httpx2.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
@@ -254,20 +279,20 @@ class JupyterServer:
                 async with self._client.stream(
                     method, self._base + path, json=body, headers=headers, timeout=timeout
                 ) as response:
-                    return _Answer(response.status_code, await self._read(response), response.headers)
+                    return _Answer(response.status_code, await self._read(response, most_bytes), response.headers)
         except httpx2.LocalProtocolError as error:
             raise translate(error, self._endpoint) from None  # its text quotes the header, which holds the token
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise translate(error, self._endpoint) from error
 
-    async def _read(self, response: httpx2.Response) -> bytes:
+    async def _read(self, response: httpx2.Response, most_bytes: int) -> bytes:
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.aiter_bytes():
             size += len(chunk)
-            if size > MAX_BODY_BYTES:
+            if size > most_bytes:
                 raise UserError(
-                    f"{self._address} answered with more than {MAX_BODY_BYTES // 2**20} MiB",
+                    f"{self._address} answered with more than {most_bytes // 2**20} MiB",
                     hint="check that the URL is that of a Jupyter server",
                 )
             chunks.append(chunk)

@@ -22,6 +22,7 @@ from colab_bridge.config.schema import SyncSettings
 from colab_bridge.errors import ColabBridgeError, TransientError, UserError
 from colab_bridge.kernels.agent_link import AgentLink
 from colab_bridge.kernels.hub import HubKernel
+from colab_bridge.kernels.rest import JupyterServer
 from colab_bridge.model.records import KernelRecord, Run, RunKind, Session
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.upstream import LinkState
@@ -30,6 +31,7 @@ from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.sync.barrier import SETUP_PREFIX, KernelBarrier
 from colab_bridge.sync.base import SyncStore
+from colab_bridge.sync.contents import ContentsCaller, has_contents
 from colab_bridge.sync.continuous import keep_in_step
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import SyncFailure
@@ -61,6 +63,7 @@ class _Pair:
     reason: str = ""
     project: str = ""
     settings: SyncSettings | None = None
+    plain: ContentsCaller | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
@@ -244,6 +247,9 @@ class SyncManager:
         if session.provider == "local" and not session.options.get("isolated"):
             # Its kernels work in the project on this machine: no agent is needed for that.
             return InProcessCaller(self._folder / "here", Path(session.project)), session.project
+        known = self._pairs.get(name)
+        if known is not None and known.plain is not None:
+            return known.plain, known.plain.mirror
         link = self._agents.link(session)
         status = await link.ready(_AGENT_WAIT_S)
         if status.state is not LinkState.CONNECTED:
@@ -314,10 +320,14 @@ class SyncManager:
     async def _open(self, session: Session, settings: SyncSettings, pair: _Pair) -> None:
         link = self._agents.link(session)
         status = await link.ready(_AGENT_WAIT_S)
+        caller: Caller = LinkCaller(link)
         if status.mode == "none" and status.state is LinkState.GONE:
             pair.reason = status.text or "no agent can be had on this runtime"
-            return
-        if status.state is not LinkState.CONNECTED:
+            pair.plain = await self._plain_files(session)
+            if pair.plain is None:
+                return
+            caller = pair.plain
+        elif status.state is not LinkState.CONNECTED:
             raise TransientError(
                 f"the files on the runtime cannot be reached: {status.text or 'the agent does not answer'}",
                 hint="colab-bridge status",
@@ -325,7 +335,7 @@ class SyncManager:
         local = await self._local(session, settings)
         store = await local.do(SyncStore, local.state / f"pair-{session.name}.db", self._clock.time())
         away = session.provider != "local"
-        remote = RemoteFiles(LinkCaller(link), root=self._root(session), key=local.key, packs=away)
+        remote = RemoteFiles(caller, root=self._root(session), key=local.key, packs=away)
         controller = SyncController(
             session.name, local, remote, store, self._clock, _options(settings), _teller(pair.progress)
         )
@@ -333,14 +343,24 @@ class SyncManager:
         pair.controller, pair.reason, pair.project = controller, "", session.project
         self._tasks.start_soon(self._keep, session.name, pair, link)
 
+    async def _plain_files(self, session: Session) -> ContentsCaller | None:
+        """Return the way through the server's own file API; None where there is none."""
+        server = JupyterServer(await self._sessions.endpoint(session.name))
+        if not await has_contents(server):
+            await server.aclose()
+            return None
+        return ContentsCaller(server, self._prefix(session), self._state(session) / f"plain-{session.name}")
+
+    def _state(self, session: Session) -> Path:
+        return self._folder / hashlib.sha256(os.fsencode(session.project)).hexdigest()[:16]
+
     async def _local(self, session: Session, settings: SyncSettings) -> LocalSide:
         async with self._open_lock:
             shared = self._locals.get(session.project)
             if shared is None:
-                digest = hashlib.sha256(os.fsencode(session.project)).hexdigest()[:16]
                 options = _local_options(settings)
                 side = await anyio.to_thread.run_sync(
-                    LocalSide, Path(session.project), self._folder / digest, self._clock, options
+                    LocalSide, Path(session.project), self._state(session), self._clock, options
                 )
                 shared = self._locals[session.project] = _Shared(side)
             shared.sessions.add(session.name)
@@ -360,6 +380,9 @@ class SyncManager:
         controller, pair.controller = pair.controller, None
         if controller is None:
             return
+        plain, pair.plain = pair.plain, None
+        if plain is not None:
+            await plain.aclose()
         async with self._open_lock:
             async with controller.local.lock:
                 await controller.local.do(controller.store.close)
