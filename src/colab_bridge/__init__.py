@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from colab_bridge.bridge.credentials import CredentialManager
     from colab_bridge.bridge.deployer import AutoColabDeployer
     from colab_bridge.bridge.engine import LocalColabEngine
     from colab_bridge.bridge.files import FileSyncManager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AutoColabDeployer",
+    "CredentialManager",
     "FileSyncManager",
     "LocalColab",
     "LocalColabEngine",
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "AutoColabDeployer": "colab_bridge.bridge.deployer",
+    "CredentialManager": "colab_bridge.bridge.credentials",
     "FileSyncManager": "colab_bridge.bridge.files",
     "LocalColab": "colab_bridge.bridge.local",
     "LocalColabEngine": "colab_bridge.bridge.engine",

@@ -11,6 +11,8 @@ from colab_bridge.execution.request import RunRequest, absolute_path
 from colab_bridge.execution.service import CANCEL_GRACE_S
 
 __all__ = [
+    "AccountBody",
+    "ApprovalBody",
     "CancelBody",
     "DeployBody",
     "ForwardBody",
@@ -46,9 +48,10 @@ class SessionBody(_Strict):
 
 
 class KernelBody(SessionBody):
-    """``POST /v1/kernels``: a kernel for a front end."""
+    """``POST /v1/kernels``: a kernel for a front end; with ``only_held`` not if that takes a machine that costs."""
 
     cwd: str
+    only_held: bool = False
     session: str | None = None
     kernel_name: str | None = None
     identity: dict[str, Any] = Field(default_factory=dict)
@@ -68,6 +71,20 @@ class InputBody(_Strict):
 
     value: str = ""
     eof: bool = False
+
+
+class AccountBody(_Strict):
+    """``POST /v1/auth/use``."""
+
+    account: str = Field(min_length=1, max_length=254)
+
+
+class ApprovalBody(_Strict):
+    """``POST /v1/secrets/{name}/allow`` and ``/deny``."""
+
+    project: str
+
+    _project = field_validator("project")(absolute_path)
 
 
 class KillBody(_Strict):

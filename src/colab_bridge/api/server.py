@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from colab_bridge.api.auth import auth_router
 from colab_bridge.api.channels import channels_router
 from colab_bridge.api.deployments import deployments_router
 from colab_bridge.api.forwards import forwards_router
@@ -19,6 +20,7 @@ from colab_bridge.api.kernels import kernels_router
 from colab_bridge.api.machine import machine_router
 from colab_bridge.api.runs import runs_router
 from colab_bridge.api.schedules import schedules_router
+from colab_bridge.api.secrets import secrets_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
 from colab_bridge.api.sessions import sessions_router
 from colab_bridge.api.starts import starts_router
@@ -65,6 +67,8 @@ def build_api(app: App) -> FastAPI:
         machine_router(app),
         sync_router(app),
         starts_router(app),
+        auth_router(app),
+        secrets_router(app),
     ):
         api.include_router(router, prefix="/v1", dependencies=[Depends(app.wait_recovered)])
     api.add_exception_handler(ColabBridgeError, _problem)

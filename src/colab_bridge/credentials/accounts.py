@@ -45,6 +45,23 @@ class Account:
         """Name of its secrets in the vault."""
         return f"account {self.email}"
 
+    def to_json(self, current: str) -> dict[str, Any]:
+        """Return the account as commands and the API show it.
+
+        Args:
+            current: Address of the account in use.
+        """
+        return {
+            "account": self.email,
+            "name": self.name,
+            "current": self.email == current,
+            "scopes": sorted(self.scopes),
+            "state": self.ended or "ok",
+            "store": self.store,
+            "signed_in_at": self.signed_in_at,
+            "origin": self.origin,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountList:

@@ -57,13 +57,9 @@ class CallerTokens:
         Args:
             env: The caller's variables.
             default: Whether it holds wherever no caller is known: for the environment of this process itself.
-
-        Raises:
-            UserError: the variable holds no token.
         """
         value = env.get(TOKEN_VARIABLE, "").strip() or None
         if value is not None:
-            _check(value)
             given = self._given.pop(value, None) or _Given(AccessToken(value=Secret(value), source=TOKEN_VARIABLE))
             self._given[value] = given
             while len(self._given) > _MAX_KEPT:
@@ -74,8 +70,13 @@ class CallerTokens:
             self._of_task.set(value)
 
     async def look(self, service: SignInService) -> None:
-        """Ask once whose the token of the present caller is; without an answer it stays unknown for a while."""
+        """Ask once whose the token of the present caller is; without an answer it stays unknown for a while.
+
+        Raises:
+            UserError: what the caller gave is no token.
+        """
         value = self._present()
+        _check(value or "")
         given = self._given.get(value) if value else None
         if given is None or given.known:
             return

@@ -68,6 +68,7 @@ class Credentials:
         self._env: dict[str, str] = {}
         # Of this process alone: a token must not go wherever some caller's environment says.
         self._addresses = {name: environ[name] for name in SERVICE_VARIABLES if name in environ}
+        self._service: SignInService | None = None
         folder = credentials_dir(paths)
         self._folder = folder
         self.vaults = Vaults(paths, store, self._passphrase)
@@ -85,9 +86,6 @@ class Credentials:
 
         Args:
             env: As :func:`~colab_bridge.config.caller.caller_env` returned it.
-
-        Raises:
-            UserError: a variable is not usable.
         """
         self._take(env)
         self._given.learn(env)
@@ -141,7 +139,9 @@ class Credentials:
         Raises:
             UserError: the environment names an address that is not usable.
         """
-        return SignInService(service_urls(self._addresses))
+        if self._service is None:
+            self._service = SignInService(service_urls(self._addresses))
+        return self._service
 
     def _passphrase(self) -> Secret | None:
         value = self._env.get(PASSPHRASE_VARIABLE, "")

@@ -42,6 +42,20 @@ class SecretEntry:
     set_at: float
     projects: tuple[str, ...] = ()
 
+    def to_json(self, project: str) -> dict[str, Any]:
+        """Return the secret as commands and the API show it.
+
+        Args:
+            project: Root of the project that ``allowed`` is about.
+        """
+        return {
+            "name": self.name,
+            "allowed": project in self.projects,
+            "projects": list(self.projects),
+            "store": self.store,
+            "set_at": self.set_at,
+        }
+
 
 def check_secret_name(name: str) -> str:
     """Return a name that a secret may have.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 import httpx2
 
 from colab_bridge.config.services import ServiceUrls
@@ -66,6 +68,7 @@ class SignInService:
 
     def __init__(self, urls: ServiceUrls) -> None:
         self._urls = urls
+        self._tls: ssl.SSLContext | None = None
 
     @property
     def urls(self) -> ServiceUrls:
@@ -182,12 +185,14 @@ class SignInService:
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         host = httpx2.URL(url).host
+        if self._tls is None:  # once, and not on the loop: reading the authorities takes 0.1 s
+            self._tls = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
         try:
             with anyio.fail_after(_CALL_S):
                 # A client for each call: there is one an hour, and nothing stays open in between. Redirects are not
                 # followed, because the next host would get the token.
                 async with (
-                    httpx2.AsyncClient(timeout=_CALL_S, follow_redirects=False) as client,
+                    httpx2.AsyncClient(verify=self._tls, timeout=_CALL_S, follow_redirects=False) as client,
                     client.stream(method, url, data=dict(form) if form else None, params=query, headers=headers) as got,
                 ):
                     return got.status_code, await _bounded(got)

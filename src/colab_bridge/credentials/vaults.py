@@ -80,6 +80,8 @@ class Vaults:
 
     def _put(self, name: str, value: str) -> tuple[VaultKind, str]:
         vault, why = self._preferred()
+        self._paths.ensure()
+        credentials_dir(self._paths).mkdir(mode=0o700, exist_ok=True)
         try:
             vault.put(name, value)
         except AuthError as error:
@@ -115,7 +117,6 @@ class Vaults:
 
     def _file(self) -> Vault:
         folder = credentials_dir(self._paths)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return FileVault(folder / "vault.json", self._paths.config_dir / "credentials.key", self._passphrase())
 
     async def _call(self, call: Callable[[], _T]) -> _T:

@@ -193,8 +193,9 @@ async def test_each_request_uses_its_own_callers_token(desk: Desk) -> None:
 
 @pytest.mark.parametrize("value", ["two words", "a\nb", "ü"])
 async def test_what_is_no_token_is_said_to_be_none(desk: Desk, value: str) -> None:
+    credentials = desk.credentials(COLAB_BRIDGE_ACCESS_TOKEN=value)
     with pytest.raises(UserError, match="holds no access token") as caught:
-        desk.credentials(COLAB_BRIDGE_ACCESS_TOKEN=value)
+        await credentials.token()
     assert value not in caught.value.message
 
 

@@ -83,7 +83,7 @@ def login(
     )
     done = anyio.run(sign_in)
     if invocation.as_json:
-        view = _account_view(done.account, credentials.accounts().current)
+        view = done.account.to_json(credentials.accounts().current)
         invocation.console.json({**view, "missing": sorted(done.missing), "note": done.note})
     else:
         report_signed_in(invocation.console, done)
@@ -124,24 +124,11 @@ def _standing_view(standing: Standing) -> dict[str, Any]:
     return {
         "source": str(standing.source) if standing.source else None,
         "account": standing.account,
-        "accounts": [_account_view(account, book.current) for account in book.accounts.values()],
+        "accounts": [account.to_json(book.current) for account in book.accounts.values()],
         "client_id": book.client_id,
         "adc": [str(file.path) for file in standing.adc],
         "google_colab_cli": str(_foreign_file() or "") or None,
         "place": standing.place,
-    }
-
-
-def _account_view(account: Account, current: str) -> dict[str, Any]:
-    return {
-        "account": account.email,
-        "name": account.name,
-        "current": account.email == current,
-        "scopes": sorted(account.scopes),
-        "state": account.ended or "ok",
-        "store": account.store,
-        "signed_in_at": account.signed_in_at,
-        "origin": account.origin,
     }
 
 
@@ -189,7 +176,7 @@ def list_accounts(invocation: Invocation) -> None:
     credentials, _ = open_credentials(invocation)
     book = credentials.accounts()
     if invocation.as_json:
-        accounts = [_account_view(account, book.current) for account in book.accounts.values()]
+        accounts = [account.to_json(book.current) for account in book.accounts.values()]
         invocation.console.json({"accounts": accounts, "current": book.current or None})
         return
     if not book.accounts:
@@ -218,7 +205,7 @@ def use(invocation: Invocation, account: str) -> None:
     credentials, _ = open_credentials(invocation)
     found = credentials.use(account)
     if invocation.as_json:
-        invocation.console.json(_account_view(found, found.email))
+        invocation.console.json(found.to_json(found.email))
     else:
         invocation.console.note(f"{found.email} is used from now on")
 

@@ -17,6 +17,7 @@ from colab_bridge import __version__
 from colab_bridge.cli import doctor_checks as checks
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.doctor_checks import Check, Machine, Status
+from colab_bridge.cli.doctor_credentials import check_credentials
 from colab_bridge.cli.doctor_network import check_proxy, check_runtime, runtime_names
 from colab_bridge.cli.root import json_option
 
@@ -73,6 +74,7 @@ def examine(machine: Machine, *, deadline_s: float = DEADLINE_S) -> list[Check]:
         ("kernelspecs", partial(checks.check_kernelspecs, machine)),
         ("proxy", partial(check_proxy, machine)),
         ("clock", partial(checks.check_clock, machine)),
+        ("account", partial(check_credentials, machine)),
     ]
     named += [(f"runtime:{name}", partial(check_runtime, machine, name)) for name in runtime_names(machine)]
     return run_all(named, deadline_s=deadline_s)

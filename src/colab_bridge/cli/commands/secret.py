@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +15,7 @@ from colab_bridge.cli.sign_in import STORES, open_credentials
 from colab_bridge.errors import UserError
 
 if TYPE_CHECKING:
-    from colab_bridge.credentials.secret_box import SecretBox, SecretEntry
+    from colab_bridge.credentials.secret_box import SecretBox
 
 __all__ = ["secret"]
 
@@ -65,7 +65,7 @@ def set_secret(invocation: Invocation, name: str, allow: bool | None) -> None:
         (box.allow if allow else box.deny)(project, name)
     entry = next(entry for entry in box.entries() if entry.name == name)
     if invocation.as_json:
-        invocation.console.json(_view(entry, project))
+        invocation.console.json(entry.to_json(project))
         return
     invocation.console.note(note or f"{name} is kept {STORES[kind]}")
     if project not in entry.projects:
@@ -92,7 +92,7 @@ def list_secrets(invocation: Invocation) -> None:
     project = invocation.project
     entries = box.entries()
     if invocation.as_json:
-        invocation.console.json({"secrets": [_view(entry, project) for entry in entries]})
+        invocation.console.json({"secrets": [entry.to_json(project) for entry in entries]})
         return
     if not entries:
         invocation.console.note("no secrets; keep one: colab-bridge secret set NAME")
@@ -143,7 +143,7 @@ def _approve(invocation: Invocation, name: str, *, approved: bool) -> None:
     project = invocation.project
     entry = (box.allow if approved else box.deny)(project, name)
     if invocation.as_json:
-        invocation.console.json(_view(entry, project))
+        invocation.console.json(entry.to_json(project))
     else:
         invocation.console.note(f"code of {project} may {'' if approved else 'not '}have {name}")
 
@@ -153,13 +153,3 @@ def _box(invocation: Invocation) -> SecretBox:
 
     credentials, _ = open_credentials(invocation)
     return SecretBox(invocation.paths, credentials.vaults)
-
-
-def _view(entry: SecretEntry, project: str) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "allowed": project in entry.projects,
-        "projects": list(entry.projects),
-        "store": entry.store,
-        "set_at": entry.set_at,
-    }
