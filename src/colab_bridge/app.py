@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,8 +39,10 @@ from colab_bridge.sessions.agent_access import AgentDoors
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.forwards import Forwards
 from colab_bridge.sessions.frontends import FrontEnds
+from colab_bridge.sessions.keeping import RuntimeKeeper
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.machines import Machines
+from colab_bridge.sessions.meter import Meter
 from colab_bridge.sessions.queue import AgentQueue
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.sessions.side_desks import SideDesks
@@ -67,6 +69,7 @@ class App:
         credentials: Who is signed in with Google.
         secrets: Secrets that the user has set for code on runtimes.
         pool: Kernels.
+        keeper: Keeps runtimes of accounts, and gives them back.
         agents: The links to the agents on the runtimes.
         sync: Pairs of folders that are kept in step.
         machines: How the machines of the sessions are.
@@ -92,6 +95,7 @@ class App:
     credentials: Credentials
     secrets: SecretBox
     pool: KernelPool
+    keeper: RuntimeKeeper
     agents: Agents
     sync: SyncManager
     machines: Machines
@@ -158,6 +162,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             sessions.on_replaced(pool.runtime_gone)
             pool.keep_with(sync)
             pool.answer_with(SideDesks(sessions.session, providers, secrets, tasks).desk)
+            keeper = _keeper(paths, sessions, pool, providers, clock, notices.append)
             stopping = anyio.Event()
             front_ends = FrontEnds(pool, clock, tasks, stopping)
             repair = NotebookRepair(
@@ -173,9 +178,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
             )
             estimates = Estimates(store, clock)
-            runs.observe(announcer)
-            runs.observe(estimates)
-            runs.observe(sync)
+            for observer in (announcer, estimates, sync, keeper):
+                runs.observe(observer)
             schedules = ScheduleService(
                 store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
             )
@@ -196,6 +200,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 credentials=credentials,
                 secrets=secrets,
                 pool=pool,
+                keeper=keeper,
                 agents=agents,
                 sync=sync,
                 machines=Machines(agents),
@@ -214,6 +219,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 notices=notices,
             )
             tasks.start_soon(announcer.run, app.recovered)
+            tasks.start_soon(keeper.run, app.recovered)
             tasks.start_soon(schedules.run, app.recovered)
             tasks.start_soon(_take_over, app, settings.record.keep_days)
             try:
@@ -247,6 +253,28 @@ def _browser_link(sessions: SessionService, providers: ProviderRegistry, name: s
     if session.handle is None or not isinstance(provider, AccountProvider):
         return ""
     return provider.browser_url(session.handle, file_id=file_id)
+
+
+def _keeper(
+    paths: Paths,
+    sessions: SessionService,
+    pool: KernelPool,
+    providers: ProviderRegistry,
+    clock: Clock,
+    tell: Callable[[str], None],
+) -> RuntimeKeeper:
+    keeper = RuntimeKeeper(
+        sessions.sessions,
+        providers,
+        pool.busy,
+        lambda project: sessions.settings(project, caller_env(os.environ)),
+        lambda name: sessions.stop(name, pool),
+        Meter(paths.state_dir / "usage.json", clock),
+        clock,
+        tell,
+    )
+    pool.on_state(keeper.state_changed)
+    return keeper
 
 
 def _own_settings(paths: Paths, notices: list[str]) -> Settings:

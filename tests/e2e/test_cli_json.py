@@ -25,6 +25,8 @@ SESSION = {
     "url",
     "transport",
     "machine",
+    "account",
+    "kept",
     "kernels",
 }
 RUN = {
@@ -57,6 +59,7 @@ LISTED_RUN = {
     "finished_at",
     "output_may_be_lost",
     "progress",
+    "units",
     "notebook",
     "detached",
 }

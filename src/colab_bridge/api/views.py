@@ -30,6 +30,8 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else None,
         "transport": app.pool.agent_view(session),
         "machine": None,
+        "account": str(session.handle.data.get("account") or "") if session.handle else "",
+        "kept": app.keeper.view(session),
         "kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session.name)],
     }
 
@@ -80,6 +82,7 @@ def run_view(app: App, run: Run) -> dict[str, Any]:
             "total": len(run.progress.get("cells", [])),
             **app.estimates.progress(run.id),
         },
+        "units": app.keeper.run_units(run),
         "notebook": part.get("output_path") or part.get("path"),
         "detached": bool(run.spec.get("detached")),
     }

@@ -23,6 +23,7 @@ __all__ = [
     "BUILT_IN_RUNTIME",
     "KEYS",
     "RUNTIME_KEYS",
+    "ColabSettings",
     "KeyInfo",
     "LocalSettings",
     "NotebookSettings",
@@ -213,6 +214,38 @@ class SyncSettings(_Section):
     autoreload: bool = Field(default=True, description="edited project modules are seen by the next cell")
 
 
+class ColabSettings(_Section):
+    """How long runtimes of a Google account are kept, and what they may cost."""
+
+    keep_alive_s: float = Field(
+        default=240.0, ge=30, le=3600, allow_inf_nan=False, description="seconds between two signs that it is in use"
+    )
+    keep_alive_minutes: float = Field(
+        default=60.0,
+        ge=0,
+        le=1440,
+        allow_inf_nan=False,
+        description="minutes after your last act in which an idle runtime is kept",
+    )
+    idle_minutes: float = Field(
+        default=60.0,
+        ge=0,
+        le=1440,
+        allow_inf_nan=False,
+        description="minutes until an idle runtime is released; 0: never",
+    )
+    most_hours: float = Field(
+        default=24.0,
+        gt=0,
+        le=168,
+        allow_inf_nan=False,
+        description="hours after your last act in which a busy runtime is kept",
+    )
+    budget: float = Field(
+        default=0.0, ge=0, le=1_000_000, allow_inf_nan=False, description="compute units a session may spend; 0: any"
+    )
+
+
 class RuntimeSettings(_Section):
     """One configured runtime."""
 
@@ -272,6 +305,7 @@ class Settings(_Section):
     notify: NotifySettings = Field(default_factory=NotifySettings)
     sync: SyncSettings = Field(default_factory=SyncSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
+    colab: ColabSettings = Field(default_factory=ColabSettings)
     runtimes: dict[str, RuntimeSettings] = Field(default_factory=dict)
 
 

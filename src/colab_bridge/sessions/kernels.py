@@ -179,6 +179,13 @@ class KernelPool:
         """
         return any(self._hubs[kernel.id].heard_within(ANSWERED_S) for kernel in self.kernels(session))
 
+    def busy(self, session: str) -> bool:
+        """Whether anything executes on a kernel of a session, or may do so because its link is down."""
+        return any(
+            self._hubs[kernel.id].busy or self._hubs[kernel.id].state is KernelState.RECONNECTING
+            for kernel in self.kernels(session)
+        )
+
     def runtime_gone(self, session: str) -> None:
         """Count all kernels of a session as dead, because their runtime has gone."""
         for kernel in self.kernels(session):
