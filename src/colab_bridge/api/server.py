@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from colab_bridge.api.account import account_router
 from colab_bridge.api.auth import auth_router
 from colab_bridge.api.channels import channels_router
 from colab_bridge.api.deployments import deployments_router
@@ -67,6 +68,7 @@ def build_api(app: App) -> FastAPI:
         machine_router(app),
         sync_router(app),
         starts_router(app),
+        account_router(app),
         auth_router(app),
         secrets_router(app),
     ):

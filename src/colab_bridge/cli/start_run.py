@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.cli.context import Invocation
@@ -12,9 +13,11 @@ from colab_bridge.cli.target import Target
 from colab_bridge.cli.watch import watch
 from colab_bridge.client.connect import revive
 from colab_bridge.client.daemon import DaemonClient
-from colab_bridge.errors import TransientError
+from colab_bridge.errors import AuthError, TransientError
 
-__all__ = ["start_job", "start_run", "starting_text"]
+__all__ = ["signed_in", "start_job", "start_run", "starting_text"]
+
+_T = TypeVar("_T")
 
 
 def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -> int:
@@ -31,7 +34,23 @@ def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -
     body = {**invocation.base(), **target.for_run(), **request}
     client = invocation.client()
     said = StartLines(client, str(body["project"]), invocation.console)
-    return watch(client, body, _printer(invocation, target, request), invocation.console, starting=said.show)
+
+    def follow() -> int:
+        return watch(client, body, _printer(invocation, target, request), invocation.console, starting=said.show)
+
+    return signed_in(invocation, follow)
+
+
+def signed_in(invocation: Invocation, call: Callable[[], _T]) -> _T:
+    """Do something, and once more after a sign-in where it fails for want of one and a person is there."""
+    try:
+        return call()
+    except AuthError as error:
+        from colab_bridge.cli.sign_in import offer_sign_in  # only who is not signed in needs it
+
+        if not offer_sign_in(invocation, error):
+            raise
+    return call()
 
 
 def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -> int:
@@ -54,7 +73,7 @@ def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -
     invocation.doing = starting_text(target)
     client = invocation.client()
     invocation.show_start(client)
-    run = _post_once(client, body)
+    run = signed_in(invocation, lambda: _post_once(client, body))
     console = invocation.console
     if invocation.as_json:
         console.json({"job": run})

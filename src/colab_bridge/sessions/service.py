@@ -162,6 +162,42 @@ class SessionService:
         self._transports[session.name] = Transport(settings.transport)
         return session
 
+    async def is_held(
+        self,
+        *,
+        project: str,
+        name: str | None,
+        runtime: str | None,
+        provider: str | None,
+        options: Mapping[str, Any],
+        env: Mapping[str, str],
+    ) -> bool:
+        """Return whether :meth:`ensure` would get no machine that costs; arguments as there.
+
+        Raises:
+            ColabBridgeError: as for :meth:`ensure`.
+        """
+        self._learn(env)
+        if name:
+            session: Session | None = self.session(name)
+            provider_name = self.session(name).provider
+        else:
+            settings = self.settings(project, env)
+            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+            provider_name = target.provider
+            own = (each for each in self._store.sessions(project) if each.default)
+            session = next((each for each in own if _same_target(each, target)), None)
+        found = self._providers.get(provider_name)
+        if not isinstance(found, AccountProvider):
+            return True
+        if session is None or session.handle is None:
+            return False
+        try:
+            await found.attach(session.handle)
+        except RuntimeLostError:
+            return False
+        return True
+
     async def _find_or_make(self, target: Target, project: str, name: str | None, env: Mapping[str, str]) -> Session:
         async with self._lock(f"project:{project}"):
             if name:
@@ -285,13 +321,57 @@ class SessionService:
         self._store.delete_session(name)
         return len(kernels)
 
+    def held(self) -> frozenset[str]:
+        """Return the ids of the runtimes that sessions hold."""
+        return frozenset(session.handle.id for session in self._store.sessions() if session.handle is not None)
+
+    def holder(self, runtime: str) -> Session | None:
+        """Return the session that holds a runtime; None when nobody does."""
+        return next((each for each in self._store.sessions() if each.handle and each.handle.id == runtime), None)
+
+    async def adopt(self, runtime: str, project: str, name: str | None, env: Mapping[str, str]) -> Session:
+        """Make a session of a runtime that the account has, whoever opened it.
+
+        Args:
+            runtime: The provider's id of it.
+            project: Absolute path of the project's root.
+            name: Session name; one after the project when omitted.
+            env: The caller's ``COLAB_BRIDGE_*`` variables.
+
+        Raises:
+            RuntimeLostError: the account has no such runtime.
+            UserError: a session holds it already, or the name is taken.
+        """
+        self._learn(env)
+        if (holder := self.holder(runtime)) is not None:
+            raise UserError(
+                f"session {holder.name} holds that runtime already", hint=f"use it: colab-bridge exec -s {holder.name}"
+            )
+        provider = self._providers.accounts()[0]
+        provider.require_same_services(env)
+        if name:
+            self._check_new_name(name)
+        handle = await provider.adopt(runtime)
+        taken = {session.name for session in self._store.sessions()}
+        session = Session(
+            name=name or unique_name(session_slug(project, provider.name), taken),
+            project=project,
+            provider=provider.name,
+            options={"runtime": provider.name},
+            created_at=self._clock.time(),
+            handle=handle,
+            state=SessionState.READY,
+        )
+        await self._check(session, handle)  # it is not ours: what does not answer is left as it is
+        self._store.put_session(session)
+        return session
+
     async def reconcile(self) -> list[AccountRuntime]:
         """Release the runtimes that we asked for and no session holds, and say so; errors become notices."""
         released: list[AccountRuntime] = []
         for provider in self._providers.accounts():
-            held = {session.handle.id for session in self._store.sessions() if session.handle is not None}
             try:
-                released += await provider.reconcile(frozenset(held))
+                released += await provider.reconcile(self.held())
             except ColabBridgeError as error:
                 self.notices.append(f"runtimes that nobody holds were not looked for: {error.message}; {error.hint}")
         for runtime in released:

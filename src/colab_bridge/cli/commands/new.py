@@ -8,7 +8,7 @@ import click
 
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.root import json_option, target_options
-from colab_bridge.cli.start_run import starting_text
+from colab_bridge.cli.start_run import signed_in, starting_text
 from colab_bridge.cli.target import Target
 from colab_bridge.errors import UserError
 
@@ -43,7 +43,7 @@ def new(invocation: Invocation, /, name: str | None, **options: str | bool | Non
     said = invocation.show_start(client)
     # A machine may be waited for as long as the user says.
     timeout_s = client.timeout_s + float(body["options"].get("wait_s") or 0.0)
-    session = client.post("/v1/sessions", body, timeout_s=timeout_s)
+    session = signed_in(invocation, lambda: client.post("/v1/sessions", body, timeout_s=timeout_s))
     said.show()
     invocation.console.clear_progress()
     if invocation.as_json:

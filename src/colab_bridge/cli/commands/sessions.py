@@ -17,18 +17,40 @@ SESSION_HEAD = ("session", "state", "provider", "kernels", "age", "runtime", "pr
 
 @click.command("sessions")
 @click.option("--project", "only_here", is_flag=True, help="Only those of this project.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also all runtimes of the Google account.")
 @json_option
 @click.pass_obj
-def sessions(invocation: Invocation, only_here: bool) -> None:
+def sessions(invocation: Invocation, only_here: bool, everything: bool) -> None:
     """List the sessions on this machine; * marks the ones that a project uses without -s."""
     project = invocation.project if only_here else None
-    found = invocation.client().get("/v1/sessions", project=project).get("sessions") or []
+    client = invocation.client()
+    found = client.get("/v1/sessions", project=project).get("sessions") or []
+    owned = client.post("/v1/account/runtimes", {"env": invocation.environment()}) if everything else {}
     if invocation.as_json:
-        invocation.console.json({"sessions": found})
-    elif found:
+        invocation.console.json({"sessions": found, **owned})
+        return
+    if found:
         invocation.console.table(SESSION_HEAD, session_rows(found))
     else:
         invocation.console.note("no sessions; the first run makes one, or: colab-bridge new -s NAME")
+    if everything:
+        _runtimes(invocation, owned)
+
+
+def _runtimes(invocation: Invocation, owned: dict[str, Any]) -> None:
+    console, runtimes = invocation.console, owned.get("runtimes") or []
+    console.note(f"account {owned.get('account') or 'unknown'}: {len(runtimes)} Colab runtimes")
+    if runtimes:
+        rows = [[each["id"], each["hardware"], each.get("session") or "-", _origin(each)] for each in runtimes]
+        console.table(("runtime", "hardware", "session", "made by"), rows)
+    if any(not each.get("session") for each in runtimes):
+        console.hint("use one: colab-bridge adopt ID   end one: colab-bridge stop ID")
+
+
+def _origin(runtime: dict[str, Any]) -> str:
+    if runtime.get("ours"):
+        return str(runtime.get("label") or "colab-bridge")
+    return str(runtime.get("label") or "browser or another program")
 
 
 def session_rows(found: list[dict[str, Any]]) -> list[list[object]]:

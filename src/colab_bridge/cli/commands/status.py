@@ -82,6 +82,8 @@ def _session(console: Console, session: dict[str, Any], here: str) -> None:
     console.out(f"         project  {session.get('project')}\n")
     if machine := machine_text(session.get("machine")):
         console.out(f"         machine  {machine}\n")
+    if kept := session.get("kept"):
+        _kept(console, session, kept)
     if agent := session.get("transport"):
         _agent(console, agent)
     for kernel in session.get("kernels") or []:
@@ -91,6 +93,23 @@ def _session(console: Console, session: dict[str, Any], here: str) -> None:
         )
         if kernel.get("transport_reason"):
             console.out(f"                  over the {kernel.get('transport')}, because {kernel['transport_reason']}\n")
+
+
+def _kept(console: Console, session: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Show whether a runtime that somebody pays for is kept, until when, and what it has used."""
+    release_at = kept.get("release_at")
+    until = f"; released at {time.strftime('%H:%M', time.localtime(release_at))}" if release_at else ""
+    pinged = f", last sign to Google {age(kept['pinged_at'])} ago" if kept.get("pinged_at") else ""
+    console.out(f"         kept     {kept.get('state')}: {kept.get('why')}{until}{pinged}\n")
+    units, rate = kept.get("units"), kept.get("rate_hourly")
+    if isinstance(units, (int, float)) and isinstance(rate, (int, float)):
+        of = f" of {kept['budget']:g}" if kept.get("budget") else ""
+        console.out(f"         uses     {units:.2f}{of} compute units, {rate:.2f} an hour\n")
+    if kept.get("problem"):
+        console.out(f"                  {kept['problem']}\n")
+    if kept.get("state") != "in use" and (session.get("machine") or {}).get("cards"):
+        end = f"colab-bridge stop {session.get('name')}"
+        console.out(f"         idle     its GPU does nothing and is paid for; end it: {end}\n")
 
 
 def _agent(console: Console, agent: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.listing import default_session
 from colab_bridge.cli.root import json_option, session_option
 from colab_bridge.client.daemon import DaemonClient, segment
-from colab_bridge.errors import ColabBridgeError, UserError
+from colab_bridge.errors import AuthError, ColabBridgeError, UserError
 
 __all__ = ["stop"]
 
@@ -23,7 +23,8 @@ __all__ = ["stop"]
 def stop(invocation: Invocation, names: tuple[str, ...], session: str | None, everything: bool, yes: bool) -> int:
     """End sessions: their kernels with all variables, and the runtimes that we started.
 
-    Without a name it is this project's own session. A Jupyter server that we did not start goes on.
+    Without a name it is this project's own session. A Jupyter server that we did not start goes on. The id of a Colab
+    runtime, as `ps --all` shows it, ends that runtime, whoever made it.
     """
     client = invocation.client()
     wanted = _wanted(invocation, client, [*names, *([session] if session else [])], everything=everything, yes=yes)
@@ -32,7 +33,7 @@ def stop(invocation: Invocation, names: tuple[str, ...], session: str | None, ev
     failed: ColabBridgeError | None = None
     for name in wanted:
         try:
-            stopped.append(client.delete(f"/v1/sessions/{segment(name)}"))
+            stopped.append(_stop(invocation, client, name))
         except ColabBridgeError as error:
             failed = error
         else:
@@ -46,6 +47,20 @@ def stop(invocation: Invocation, names: tuple[str, ...], session: str | None, ev
     elif not wanted:
         invocation.console.note("there are no sessions")
     return 0
+
+
+def _stop(invocation: Invocation, client: DaemonClient, name: str) -> dict[str, object]:
+    try:
+        return client.delete(f"/v1/sessions/{segment(name)}")
+    except UserError as error:
+        # Ids of machines have dashes and digits as names may have; an account is asked only for what may be one.
+        if error.code != "CB-USER-022" or "-" not in name:
+            raise
+        unknown = error
+    try:
+        return client.post("/v1/account/release", {"runtime": name, "env": invocation.environment()})
+    except (AuthError, UserError):
+        raise unknown from None
 
 
 def _wanted(
