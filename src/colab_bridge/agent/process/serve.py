@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..tunnel.processes import can_see_processes
 from .folder import Folder
 from .guard import Caps
 from .loading import load_services
@@ -22,6 +23,7 @@ from .server import AgentServer, Identity
 __all__ = ["main"]
 
 _LOG_BYTES = 512 * 1024
+_NO_PROCESSES = "the runtime shows no processes (/proc is empty), so the end of a kernel is noticed late"
 
 
 def main() -> None:
@@ -59,6 +61,8 @@ async def _serve(folder: Folder, request: Mapping[str, Any]) -> None:
     identity = Identity(content_hash=str(request.get("hash", "")), boot_id=secrets.token_hex(8), started_at=time.time())
     caps = Caps(**{key: request[key] for key in ("idle_s", "rss_bytes", "disk_bytes") if key in request})
     services, troubles = load_services()
+    if sys.platform == "linux" and not can_see_processes():
+        troubles.append(_NO_PROCESSES)
     server = AgentServer(folder, identity, caps, services, [*request.get("troubles", ()), *troubles])
     try:
         await server.run(_announce)
