@@ -16,7 +16,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import platformdirs
 
@@ -24,6 +24,7 @@ from colab_bridge._util.atomic import write_atomic
 from colab_bridge.errors import ConflictError, UserError
 
 __all__ = [
+    "COLAB_SPECS",
     "InstalledSpec",
     "RuntimeSpecInfo",
     "default_target",
@@ -60,16 +61,32 @@ class RuntimeSpecInfo:
     """What a kernelspec stands for.
 
     Attributes:
-        runtime: Name of the configured runtime, ``local`` for the one that is always there.
+        runtime: Name of the configured runtime, ``local`` for the one that is always there; for a machine of Colab what
+            it is called here.
         display_name: What front ends show.
         kernel_name: Kernelspec on the runtime; None for its default.
         language: Language of that kernelspec.
+        machine: Arguments that say which machine it is, in place of a configured runtime.
     """
 
     runtime: str
     display_name: str
     kernel_name: str | None = None
     language: str = "python"
+    machine: tuple[str, ...] = ()
+
+
+_COLAB = ("--provider", "colab")
+
+#: Machines of Colab. Each is got when the first cell is run, not when an editor opens a notebook.
+COLAB_SPECS: Final = (
+    RuntimeSpecInfo(runtime="cpu", display_name="Colab (CPU)", machine=_COLAB),
+    RuntimeSpecInfo(runtime="t4", display_name="Colab (T4)", machine=(*_COLAB, "--gpu", "T4")),
+    RuntimeSpecInfo(runtime="l4", display_name="Colab (L4)", machine=(*_COLAB, "--gpu", "L4")),
+    RuntimeSpecInfo(runtime="a100", display_name="Colab (A100)", machine=(*_COLAB, "--gpu", "A100")),
+    RuntimeSpecInfo(runtime="tpu", display_name="Colab (TPU)", machine=(*_COLAB, "--tpu", "V6E1,V5E1")),
+    RuntimeSpecInfo(runtime="colab", display_name="Colab (asks which machine)", machine=(*_COLAB, "--ask")),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +134,7 @@ def kernel_json(info: RuntimeSpecInfo, python: str, environ: Mapping[str, str]) 
         python: Absolute path of the interpreter that has this package.
         environ: Environment of whoever installs; ``COLAB_BRIDGE_HOME`` is passed on to the kernels.
     """
-    argv = [python, "-m", "colab_bridge.kernels.proxy", "--runtime", info.runtime]
+    argv = [python, "-m", "colab_bridge.kernels.proxy", *(info.machine or ("--runtime", info.runtime))]
     if info.kernel_name:
         argv += ["--kernel-name", info.kernel_name]
     spec: dict[str, Any] = {

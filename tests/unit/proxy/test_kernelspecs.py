@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from colab_bridge.errors import ConflictError, UserError
+from colab_bridge.kernels.proxy.arguments import parse_arguments
 from colab_bridge.kernels.specs import (
+    COLAB_SPECS,
     RuntimeSpecInfo,
     default_target,
     install,
@@ -150,3 +152,25 @@ def test_jupyter_itself_finds_and_reads_the_spec(tmp_path: Path) -> None:
     spec = manager.get_kernel_spec("colab-bridge-local")
     assert spec.interrupt_mode == "message"
     assert json.loads(spec.to_json())["metadata"]["colab_bridge"]["runtime"] == "local"
+
+
+def test_there_is_a_kernel_for_each_machine_of_colab_and_one_that_asks() -> None:
+    assert [spec_name(info.runtime) for info in COLAB_SPECS] == [
+        "colab-bridge-cpu",
+        "colab-bridge-t4",
+        "colab-bridge-l4",
+        "colab-bridge-a100",
+        "colab-bridge-tpu",
+        "colab-bridge-colab",
+    ]
+
+
+@pytest.mark.parametrize("info", COLAB_SPECS, ids=lambda info: info.runtime)
+def test_the_proxy_understands_what_a_kernelspec_says_of_its_machine(info: RuntimeSpecInfo) -> None:
+    argv = kernel_json(info, sys.executable, {})["argv"]
+    found = parse_arguments([*argv[3:-1], "/tmp/connection.json"])
+    assert found.provider == "colab"
+    assert found.runtime is None
+    assert found.asks is (info.runtime == "colab")
+    named = {"t4": {"gpu": "T4"}, "l4": {"gpu": "L4"}, "a100": {"gpu": "A100"}, "tpu": {"tpu": "V6E1,V5E1"}}
+    assert dict(found.options) == named.get(info.runtime, {})

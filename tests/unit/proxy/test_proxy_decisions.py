@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -37,16 +38,35 @@ class Wire:
 class Kernel:
     """Takes the place of the daemon's REST side."""
 
-    def __init__(self, *, delay_s: float = 3600.0, refusals: int = 0) -> None:
+    def __init__(self, *, delay_s: float = 3600.0, refusals: int = 0, costs: bool = False) -> None:
         self.held: HeldKernel | None = None
+        self.costs = costs
+        self.options: dict[str, Any] = {}
+        self.lines: list[tuple[int, str]] = []
+        self.stopped = anyio.Event()
         self.delay_s = delay_s
         self.refusals = refusals
         self.calls: list[str] = []
 
-    async def acquire(self) -> HeldKernel:
-        await anyio.sleep(self.delay_s)
+    async def acquire(self, *, only_held: bool = False) -> HeldKernel | None:
+        self.calls += ["acquire"] if self.costs and not only_held else []
+        if self.costs and only_held:
+            return None
+        with anyio.move_on_after(self.delay_s):
+            await self.stopped.wait()
+            self.stopped = anyio.Event()
+            return None
         self.held = HeldKernel(id="k", after=0, at_work=False)
         return self.held
+
+    def choose(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+
+    def stop_waiting(self) -> None:
+        self.stopped.set()
+
+    async def said(self, after: int, within_s: float) -> list[tuple[int, str]]:
+        return [line for line in self.lines if line[0] > after]
 
     async def interrupt(self) -> None:
         self.calls.append("interrupt")
@@ -67,10 +87,10 @@ def request(msg_type: str, channel: str = "shell") -> RawMessage:
     return RawMessage.build(channel, msg_type, {}, msg_id=f"id-{msg_type}", session="s")
 
 
-def make(kernel: Kernel) -> tuple[KernelRelay, Wire]:
+def make(kernel: Kernel, *, asks: bool = False) -> tuple[KernelRelay, Wire]:
     wire, outbox = Wire(), Outbox()
     frontend = FrontEnd(wire, Signer(b""), outbox, LocalMessages())  # type: ignore[arg-type]
-    return KernelRelay(kernel, nobody, frontend, outbox), wire  # type: ignore[arg-type]
+    return KernelRelay(kernel, nobody, frontend, outbox, asks=asks), wire  # type: ignore[arg-type]
 
 
 async def test_a_front_end_hears_of_the_kernel_before_it_would_give_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.root import json_option
 from colab_bridge.config.settings import load_settings
 from colab_bridge.kernels.specs import (
+    COLAB_SPECS,
     RuntimeSpecInfo,
     default_target,
     install,
@@ -38,12 +39,14 @@ def kernels() -> None:
 @kernels.command("install")
 @_prefix_option
 @_sys_prefix_option
+@click.option("--colab/--no-colab", default=True, help="Also machines of Google Colab.  [default: yes]")
 @json_option
 @click.pass_obj
-def install_specs(invocation: Invocation, prefix: Path | None, sys_prefix: bool) -> None:
-    """Write one kernelspec for this machine and one for each configured runtime.
+def install_specs(invocation: Invocation, prefix: Path | None, sys_prefix: bool, colab: bool) -> None:
+    """Write kernelspecs for this machine, for each configured runtime, and for the machines of Colab.
 
-    They go to your own Jupyter folder, where every front end looks, unless you name another place.
+    They go to your own Jupyter folder, where every front end looks, unless you name another place. A machine of Colab
+    is got when you run the first cell, not before.
     """
     settings = load_settings(invocation.paths, Path(invocation.project), invocation.environment(), {}).settings
     infos = [RuntimeSpecInfo(runtime=_LOCAL, display_name="Colab Bridge (local)")]
@@ -51,6 +54,8 @@ def install_specs(invocation: Invocation, prefix: Path | None, sys_prefix: bool)
         RuntimeSpecInfo(runtime=name, display_name=f"Colab Bridge ({name})", kernel_name=runtime.kernel or None)
         for name, runtime in sorted(settings.runtimes.items())
     ]
+    configured = {info.runtime for info in infos}
+    infos += [info for info in COLAB_SPECS if colab and info.runtime not in configured]
     target = _target(prefix, sys_prefix=sys_prefix)
     paths = install({spec_name(info.runtime): info for info in infos}, target)
     if invocation.as_json:

@@ -66,7 +66,7 @@ async def _serve(arguments: Arguments, info: ConnectionInfo, sockets: KernelSock
     outbox = Outbox()
     frontend = FrontEnd(sockets, info.signer, outbox, LocalMessages())
     request = kernel_request(arguments, os.environ, Path.cwd(), os.getppid())
-    relay = KernelRelay(DaemonKernel(connect, request), _reach, frontend, outbox)
+    relay = KernelRelay(DaemonKernel(connect, request), _reach, frontend, outbox, asks=arguments.asks)
 
     def take(channel: str, frames: list[bytes]) -> None:
         if channel == "iopub":

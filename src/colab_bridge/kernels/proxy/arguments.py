@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Arguments", "parse_arguments"]
@@ -20,6 +20,9 @@ class Arguments:
         session: Name of a session; None for the one that belongs to project and runtime.
         kernel_name: Kernelspec on the runtime; None for its default.
         project: Absolute path of the project's root; None to look for it above the working folder.
+        provider: Kind of runtime, where no configured one is named.
+        options: Options for that provider.
+        asks: Ask in the first cell which machine it is to be.
     """
 
     connection_file: Path
@@ -27,6 +30,9 @@ class Arguments:
     session: str | None = None
     kernel_name: str | None = None
     project: Path | None = None
+    provider: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    asks: bool = False
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -48,6 +54,10 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     parser.add_argument("--runtime", metavar="NAME", help="a configured runtime")
     parser.add_argument("--session", metavar="NAME", help="a session by name")
     parser.add_argument("--kernel-name", metavar="NAME", help="kernelspec on the runtime")
+    parser.add_argument("--provider", metavar="NAME", help="kind of runtime")
+    parser.add_argument("--gpu", metavar="NAMES", help="order of preference, such as A100,T4")
+    parser.add_argument("--tpu", metavar="NAMES", help="order of preference")
+    parser.add_argument("--ask", action="store_true", help="ask in the first cell which machine it is to be")
     parser.add_argument("--project", metavar="FOLDER", help="root of the project")
     found = parser.parse_args(argv)
     file = found.connection_file or found.positional
@@ -59,4 +69,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         session=found.session,
         kernel_name=found.kernel_name,
         project=Path(found.project).expanduser().absolute() if found.project else None,
+        provider=found.provider,
+        options={name: value for name in ("gpu", "tpu") if (value := getattr(found, name))},
+        asks=found.ask,
     )

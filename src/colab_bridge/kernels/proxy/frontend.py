@@ -42,7 +42,7 @@ class FrontEnd:
             self.publish(message)
             return
         asker = self._outbox.asker(message)
-        if asker is not None:
+        if asker:  # an empty one has been answered already
             self._send(asker, message)
 
     def publish(self, message: RawMessage) -> None:
@@ -67,6 +67,10 @@ class FrontEnd:
         self.answer(request, identities, content)
         # A message of its own: clients refuse a signature that they have seen before.
         self.publish(self._local.build("iopub", "shutdown_reply", content, request.header_fields()))
+
+    def ask(self, request: RawMessage, identities: Identities, prompt: str) -> None:
+        """Ask whoever sent a request for a line of text."""
+        self._send(identities, self._local.question(request.header_fields(), prompt))
 
     def tell(self, parent: Mapping[str, Any], text: str) -> None:
         """Show a line of ours below the cell whose request header is given."""

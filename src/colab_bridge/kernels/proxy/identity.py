@@ -51,7 +51,7 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
         "parent_pid": parent_pid,
         "process": process_of(os.getpid()),
         "cwd": str(cwd),
-        "spec": arguments.kernel_name or arguments.runtime or arguments.session or "default",
+        "spec": arguments.kernel_name or arguments.runtime or arguments.session or _machine(arguments) or "default",
         "front_end": front_end_of(environ),
     }
     body: dict[str, Any] = {
@@ -60,7 +60,12 @@ def kernel_request(arguments: Arguments, environ: Mapping[str, str], cwd: Path, 
         "identity": identity,
         "env": caller_env(environ),
     }
-    for name in ("runtime", "session", "kernel_name"):
+    for name in ("runtime", "session", "kernel_name", "provider", "options"):
         if value := getattr(arguments, name):
             body[name] = value
     return body
+
+
+def _machine(arguments: Arguments) -> str:
+    """Return what tells kernels on different machines of one notebook apart."""
+    return " ".join([arguments.provider or "", *arguments.options.values()]).strip()

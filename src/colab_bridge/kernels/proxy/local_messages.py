@@ -13,7 +13,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.wire.message import PROTOCOL_VERSION, MessageError, RawMessage
 
-__all__ = ["LocalMessages", "error_content", "interrupted_content", "kernel_info_content"]
+__all__ = ["LocalMessages", "error_content", "idle_content", "interrupted_content", "kernel_info_content"]
 
 
 class LocalMessages:
@@ -48,6 +48,10 @@ class LocalMessages:
         """Make a line on the standard error of an execution, given by its header."""
         return self.build("iopub", "stream", {"name": "stderr", "text": text}, parent)
 
+    def question(self, parent: Mapping[str, Any], prompt: str) -> RawMessage:
+        """Make a question that is shown in the cell given by its header."""
+        return self.build("stdin", "input_request", {"prompt": prompt, "password": False}, parent)
+
     def welcome(self, subscription: bytes) -> RawMessage:
         """Make the answer to an iopub subscription (JEP 65)."""
         return self.build("iopub", "iopub_welcome", {"subscription": subscription.decode("utf-8", "replace")})
@@ -73,6 +77,24 @@ def kernel_info_content(banner: str) -> dict[str, Any]:
         "debugger": False,
         "help_links": [],
     }
+
+
+def idle_content(request: RawMessage) -> dict[str, Any]:
+    """Return what a kernel answers that has nothing to tell yet."""
+    if request.msg_type == "execute_request":
+        return {"status": "ok", "execution_count": 0, "user_expressions": {}, "payload": []}
+    if request.msg_type == "comm_info_request":
+        return {"status": "ok", "comms": {}}
+    if request.msg_type == "history_request":
+        return {"status": "ok", "history": []}
+    if request.msg_type == "inspect_request":
+        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+    if request.msg_type == "is_complete_request":
+        return {"status": "unknown"}
+    if request.msg_type == "complete_request":
+        cursor = request.content_fields().get("cursor_pos", 0)
+        return {"status": "ok", "matches": [], "cursor_start": cursor, "cursor_end": cursor, "metadata": {}}
+    return _failed("ColabBridgeError", "the machine is not there yet", ["run a cell first"])
 
 
 def error_content(error: ColabBridgeError) -> dict[str, Any]:

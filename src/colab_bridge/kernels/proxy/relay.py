@@ -10,7 +10,8 @@ from typing import Any
 
 from colab_bridge.client.address import Address
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError
-from colab_bridge.kernels.proxy.daemon_kernel import DaemonKernel
+from colab_bridge.kernels.proxy.daemon_kernel import DaemonKernel, HeldKernel
+from colab_bridge.kernels.proxy.deferral import Deferral
 from colab_bridge.kernels.proxy.frontend import FrontEnd
 from colab_bridge.kernels.proxy.link import ChannelLink
 from colab_bridge.kernels.proxy.local_messages import (
@@ -31,6 +32,8 @@ FAREWELL_S = 2.0
 DELETE_AGAIN_S = 0.25
 #: Front ends give up on a kernel after 60 s without a kernel_info_reply; a machine may take longer than that to come.
 EARLY_INFO_S = 20.0
+#: How often the daemon is asked what is said while a machine is got.
+SAID_EVERY_S = 1.0
 
 Identities = Sequence[bytes]
 Reach = Callable[[bool], Awaitable[Address]]
@@ -44,14 +47,18 @@ class KernelRelay:
         reach: See :class:`ChannelLink`.
         frontend: Where answers go.
         outbox: The same that ``frontend`` uses.
+        asks: Ask in the first cell which machine it is to be.
     """
 
-    def __init__(self, kernel: DaemonKernel, reach: Reach, frontend: FrontEnd, outbox: Outbox) -> None:
+    def __init__(
+        self, kernel: DaemonKernel, reach: Reach, frontend: FrontEnd, outbox: Outbox, *, asks: bool = False
+    ) -> None:
         self._kernel = kernel
         self._reach = reach
         self._frontend = frontend
         self._outbox = outbox
         self._notices = Notices(frontend, outbox)
+        self._deferral = Deferral(frontend, outbox, asks=asks)
         self._link: ChannelLink | None = None
         self._failure: ColabBridgeError | None = None
         self._retry = asyncio.Event()
@@ -89,9 +96,14 @@ class KernelRelay:
     # -- the life of the kernel --------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        while (held := await self._acquire()) is None:
-            await self._retry.wait()
-            self._retry.clear()
+        held = await self._acquire(only_held=True)
+        while held is None:
+            if self._failure is None:
+                self._kernel.choose(await self._deferral.wait())
+            else:
+                await self._retry.wait()
+                self._retry.clear()
+            held = await self._acquire()
         if held.at_work:
             self._notices.reattached()
         self._link = ChannelLink(held.id, held.after, self._reach, self._outbox, self)
@@ -100,11 +112,12 @@ class KernelRelay:
         except RuntimeLostError as error:
             await self._kernel_died(error.message, delete=False)
 
-    async def _acquire(self) -> Any:
+    async def _acquire(self, *, only_held: bool = False) -> HeldKernel | None:
         self._asking = True
         early = asyncio.get_running_loop().call_later(EARLY_INFO_S, self._answer_info_early)
+        telling = asyncio.get_running_loop().create_task(self._tell_start())
         try:
-            held = await self._kernel.acquire()
+            held = await self._kernel.acquire(only_held=only_held)
             self._failure = None
             return held
         except ColabBridgeError as error:
@@ -112,7 +125,20 @@ class KernelRelay:
             return None
         finally:
             early.cancel()
+            telling.cancel()
             self._asking = False
+
+    async def _tell_start(self) -> None:
+        """Task root: show in the cell that waits what is said while its machine is got."""
+        begun = asyncio.get_running_loop().time()
+        last = 0
+        while True:
+            await asyncio.sleep(SAID_EVERY_S)
+            with contextlib.suppress(ColabBridgeError):
+                for number, text in await self._kernel.said(last, asyncio.get_running_loop().time() - begun):
+                    last = max(last, number)
+                    if (parent := self._outbox.executing) is not None:
+                        self._frontend.tell(parent, text)
 
     def _fail(self, error: ColabBridgeError) -> None:
         self._failure = error
@@ -178,6 +204,10 @@ class KernelRelay:
             self._start(self._shut_down(message, identities))
         elif message.msg_type == "interrupt_request":
             self._start(self._interrupt_for(message, identities))
+        elif message.msg_type == "input_reply" and self._deferral.answered(message):
+            return
+        elif self._link is None and self._deferral.active:
+            self._deferral.take(message, identities)
         elif self._link is None and self._failure is not None:
             self._take_without_kernel(message, identities, self._failure)
         else:
@@ -214,6 +244,8 @@ class KernelRelay:
             if self._link is None:
                 for request, identities in self._outbox.take("execute_request"):
                     self._frontend.answer(request, identities, interrupted_content())
+                self._deferral.interrupted()
+                self._kernel.stop_waiting()
                 return None
             await self._kernel.interrupt()
         except ColabBridgeError as error:
