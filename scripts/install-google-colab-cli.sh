@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs Google's own command-line client for Colab into an environment of its own, for the tests that run it against the
-# emulator. It needs Python 3.12 or newer. Where that or the package cannot be had, the reason is written down beside it,
-# and the tests are skipped with that reason; this script itself then still succeeds.
+# Installs Google's own command-line client for Colab into an environment of its own, for the tests that run it
+# against the emulator. It needs Python 3.12 or newer. Where that or the package cannot be had, the reason is written
+# down beside it, and the tests are skipped with that reason; this script itself then still succeeds.
 set -u
 version=0.7.5
 tools=${1:-.venv}/tools
@@ -24,7 +24,8 @@ usable() {
 }
 
 python=""
-for candidate in python3.12 python3.13 python3.14 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python; do
+pyenv=${PYENV_ROOT:-$HOME/.pyenv}
+for candidate in python3.12 python3.13 python3.14 python3 "$pyenv"/versions/3.1[2-9]*/bin/python; do
     if command -v "$candidate" >/dev/null 2>&1 && usable "$candidate"; then
         python=$candidate
         break
