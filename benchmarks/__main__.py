@@ -20,6 +20,7 @@ from benchmarks import (
     round_trip,
     sync_copy,
     sync_disk,
+    sync_pair,
     tunnel_idle,
 )
 from benchmarks.errors import BenchmarkError
@@ -40,6 +41,7 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "parts": building_blocks.measure,
     "sync-disk": sync_disk.measure,
     "sync-copy": sync_copy.measure,
+    "sync": sync_pair.measure,
 }
 
 

@@ -41,7 +41,7 @@ from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import block_size_for, read_signatures, sign
 from colab_bridge.agent.sync.tree import Directory, File, walk
 
-__all__ = ["measure"]
+__all__ = ["make_tree", "measure", "remote_shell"]
 
 _KEY = b"benchmark-key-of-32-bytes-length"
 _FRAME = struct.Struct(">BI")
@@ -64,8 +64,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 def _first_copy(base: Path, *, files: int, rounds: int) -> Iterator[Row]:
     source = base / "source"
-    raw = _make_tree(source, files)
-    shell = _remote_shell(base)
+    raw = make_tree(source, files)
+    shell = remote_shell(base)
     target = base / "target"
     commands = {
         "rsync": ["rsync", "-a", "-e", str(shell), f"{source}/", f"there:{target}"],
@@ -116,7 +116,7 @@ def _first_copy(base: Path, *, files: int, rounds: int) -> Iterator[Row]:
     )
 
 
-def _make_tree(source: Path, files: int) -> int:
+def make_tree(source: Path, files: int) -> int:
     """Write files that look like source code: the standard library in pieces of 0.5 to 7.3 kB."""
     chance = random.Random(20_261_121)
     library = [path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))]
@@ -133,7 +133,8 @@ def _make_tree(source: Path, files: int) -> int:
     return total
 
 
-def _remote_shell(base: Path) -> Path:
+def remote_shell(base: Path) -> Path:
+    """Return a program that rsync takes for its remote shell: both of its processes run here."""
     path = base / "shell"
     path.write_text(_RSYNC_SHELL, encoding="ascii")
     path.chmod(0o700)
@@ -250,7 +251,7 @@ def _receive(target: str) -> None:
 def _deltas(base: Path, *, size: int, rounds: int) -> Iterator[Row]:
     old, new = base / "old", base / "new"
     _write_random(old, size)
-    shell = _remote_shell(base)
+    shell = remote_shell(base)
     half, more = size // 2, random.Random(7).randbytes(_CHANGE)
     changes: dict[str, list[tuple[int, int] | bytes]] = {
         "changed in the middle": [(0, half), more, (half + _CHANGE, size)],

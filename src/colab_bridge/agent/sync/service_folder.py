@@ -127,6 +127,7 @@ class SyncFolder:
             self.stage,
             self.trash,
             on_displaced=on_displaced,
+            known=self._known_stamps,
             placed=self._cache.note,
         )
         self.rules: IgnoreRules | None = None
@@ -429,12 +430,19 @@ class SyncFolder:
         with self.open_file(path) as fd:
             return read_at(fd, offset, length)
 
+    def _known_stamps(self, path: str) -> tuple[tuple[int, int, int, int, int, int], bytes] | None:
+        """Return stamps and digest of a file as the last look trusted them: a large one need not be read again."""
+        node, name = self._cache.find(path)
+        record = None if node is None else node.records.get(name)
+        entry = None if node is None else node.entry(name)
+        if record is None or not isinstance(entry, File):
+            return None
+        ctime, mtime, inode, mode, size = record
+        return (mtime, ctime, size, inode, self.root.dev, mode), entry.digest
+
     def mtime_of(self, path: str) -> int | None:
         """Return the time of change of a file at the last look, ns; None when it was not met."""
-        node = self._cache.top
-        *parents, name = path.split("/")
-        for parent in parents:
-            node = None if node is None else node.folders.get(parent)
+        node, name = self._cache.find(path)
         record = None if node is None else node.records.get(name)
         if record is not None:
             return record[1]

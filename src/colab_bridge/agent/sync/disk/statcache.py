@@ -221,6 +221,14 @@ class StatCache:
         if (staged.st_ino, staged.st_mtime_ns, staged.st_size) == (placed.st_ino, placed.st_mtime_ns, placed.st_size):
             self.noted[path] = Noted(record_of(placed), digest, fresh=True)
 
+    def find(self, path: str) -> tuple[Node | None, str]:
+        """Return the node of the folder of a path, and the last name; None where no scan has met the folder."""
+        node = self.top
+        *parents, name = path.split("/")
+        for parent in parents:
+            node = None if node is None else node.folders.get(parent)
+        return node, name
+
     def forget_since(self, since_ns: int) -> None:
         """Forget content of files that were written after a time, as long as no scan has met them."""
         self.noted = {path: noted for path, noted in self.noted.items() if noted.record[1] < since_ns}
