@@ -19,7 +19,7 @@ from colab_bridge.agent.sync.transfer.patch import Copy as Range
 from colab_bridge.agent.sync.transfer.patch import copies_in_new, copies_in_old, growth, pack_copies
 from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import MIN_DELTA_BYTES, block_size_for, read_signatures
-from colab_bridge.agent.sync.tree import File
+from colab_bridge.agent.sync.tree import File, entry_at
 from colab_bridge.sync.local import LocalSide
 from colab_bridge.sync.remote import RemoteFailure, RemoteFiles
 from colab_bridge.sync_core.model import Side
@@ -33,6 +33,7 @@ _CHUNK_BYTES = 1 << 20
 _CHUNKS_AT_ONCE = 4
 _ASK_FROM_BYTES = 256 * 1024
 _TRIES = 3
+_LOOKS = 2
 _MOVED = frozenset({"moved", "missing", "mismatch"})
 
 Progress = Callable[[str, int, int], None]
@@ -140,29 +141,51 @@ class Carrier:
             left += [by_digest[digest] for digest in batch if digest not in staged]
         return left
 
-    async def down_large(self, transfer: Transfer, older: Older | None) -> bool:
-        """Stage one large file here, going on where an earlier try ended; False when it changed meanwhile."""
+    async def down_large(self, transfer: Transfer, older: Older | None, *, may_look: bool = True) -> bool:
+        """Stage one large file here, going on where an earlier try ended; False when it changed meanwhile.
+
+        Args:
+            transfer: What is needed.
+            older: The version that this side has.
+            may_look: No other exchange is under way, so the runtime may be asked whether it has other content by now.
+
+        Raises:
+            RemoteFailure: the link failed.
+            WireError: the runtime sends other content than it says that it has.
+        """
         # What comes down in the background may be wanted by a barrier at the same moment.
         async with self.local.large_lock:
-            return await self._down_large(transfer, older)
+            try:
+                for _ in range(_LOOKS):
+                    if await self._down_large(transfer, older):
+                        return True
+                    if not may_look or not await self._still_has(transfer):
+                        return False
+            except RemoteFailure as error:
+                if error.code in _MOVED:
+                    return False
+                raise
+        raise WireError("the runtime sends other content than it promised")
+
+    async def _still_has(self, transfer: Transfer) -> bool:
+        """Ask for the tree anew: a file that is written all the time is no broken rule."""
+        found = await self.remote.exchange("post")
+        tree = found.tree if found.tree is not None else await self.remote.snapshot(walk=False)
+        entry = entry_at(tree, transfer.source)
+        return isinstance(entry, File) and entry.digest == transfer.digest
 
     async def _down_large(self, transfer: Transfer, older: Older | None) -> bool:
         stage, digest, size = self.local.folder.stage, transfer.digest, transfer.size
         missing = await self.local.do(stage.begin_large, digest, size)
         if not missing:
             return True
-        try:
-            if older is not None and missing == [(0, size)] and _worth(older.file.size, size):
-                await self._fill_from_old(transfer, older)
-            for _ in range(_TRIES):
-                await self._fetch_ranges(transfer, await self.local.do(stage.missing, digest))
-                if await self.local.do(stage.finish, digest):
-                    return True
-        except RemoteFailure as error:
-            if error.code in _MOVED:
-                return False
-            raise
-        raise WireError("the runtime sends other content than it promised")
+        if older is not None and missing == [(0, size)] and _worth(older.file.size, size):
+            await self._fill_from_old(transfer, older)
+        for _ in range(_TRIES):
+            await self._fetch_ranges(transfer, await self.local.do(stage.missing, digest))
+            if await self.local.do(stage.finish, digest):
+                return True
+        return False
 
     async def _fill_from_old(self, transfer: Transfer, older: Older) -> None:
         """Take from the old version here what the new one still has (roles as in zsync)."""
@@ -170,7 +193,8 @@ class Carrier:
         self.tally.received += len(packed)
         signatures = read_signatures(packed)
         if signatures.file_size != transfer.size:
-            raise WireError("signatures of another file")
+            # It is another file by now; so will its content be, and then it is looked at again.
+            return
 
         def fill() -> None:
             with self.local.folder.open_file(older.path) as fd:
@@ -257,7 +281,8 @@ class Carrier:
         if not missing:
             return True
         if older is not None and missing == [(0, transfer.size)] and _worth(older.file.size, transfer.size):
-            missing = await self._patch_up(transfer, older) or missing
+            patched = await self._patch_up(transfer, older)
+            missing = missing if patched is None else patched
         for _ in range(2):
             if not await self._send_ranges(transfer, missing):
                 return False

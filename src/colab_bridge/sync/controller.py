@@ -331,7 +331,7 @@ class SyncController:
         old = entry_at(view.tree, path) if view is not None else None
         older = Older(path=path, file=old) if isinstance(old, File) else None
         try:
-            if await Carrier(self.local, self.remote, self.progress).down_large(transfer, older):
+            if await Carrier(self.local, self.remote, self.progress).down_large(transfer, older, may_look=False):
                 self._doing.staged.add(entry.digest)
         except RemoteFailure as error:
             raise offline(error) from error

@@ -112,6 +112,7 @@ class Part:
         self._hashed = 0
         self._hasher = blake2b(digest_size=32, key=key)
         self._records: list[Record] = []
+        self._stamp = (0, 0)
         self._fd = calls.create(folder, self._name + PART_SUFFIX, os.O_RDWR)
         try:
             self._map = calls.create(folder, self._name + MAP_SUFFIX, os.O_RDWR)
@@ -141,6 +142,7 @@ class Part:
         self._calls.write(self._map, _HEAD.pack(self.size) + rows)
         if not self._records:
             self._calls.truncate(self._fd, 0)
+        self._stamp = self._stamp_now()
 
     def _note(self, offset: int, length: int, short: bytes) -> None:
         self._calls.write(self._map, _RECORD.pack(offset, length, short))
@@ -158,13 +160,20 @@ class Part:
         self._write(offset, data, _short_hash(data))
 
     def _write(self, offset: int, data: bytes | memoryview, short: bytes) -> None:
-        self._forget_hash(offset)
+        self._doubt(offset)
         self._calls.seek(self._fd, offset)
         self._calls.write(self._fd, data)
         if offset == self._hashed:
             self._hasher.update(data)
             self._hashed += len(data)
+        self._calls.start_writing_out(self._fd, offset, len(data))
+        self._stamp = self._stamp_now()
         self._note(offset, len(data), short)
+
+    def _stamp_now(self) -> tuple[int, int]:
+        """What changes when anybody else writes: then nothing that was hashed while it was written counts."""
+        seen = os.fstat(self._fd)
+        return seen.st_mtime_ns, seen.st_ctime_ns
 
     def fill(self, copies: Iterable[Copy], source: int) -> None:
         """Take ranges out of an older file; what is complete from the start on is hashed meanwhile.
@@ -185,12 +194,13 @@ class Part:
         since = 0
         with ThreadPoolExecutor(1) as hashing:
             for copy in wanted:
-                self._forget_hash(copy.target)
+                self._doubt(copy.target)
                 done = 0
                 while done < copy.length:
                     count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
                     if not count:
                         break
+                    self._stamp = self._stamp_now()
                     self._note(copy.target + done, count, _COPIED)
                     done += count
                     since += count
@@ -200,7 +210,9 @@ class Part:
 
     def _copy(self, start: int, target: int, length: int, source: int) -> int:
         with suppress(OSError):
-            return self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
+            count = self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
+            self._calls.start_writing_out(self._fd, target, count)
+            return count
         self._calls.seek(source, start)
         data = self._calls.read(source, min(_BUFFER_BYTES, length))
         self._calls.seek(self._fd, target)
@@ -220,9 +232,9 @@ class Part:
                 self._hasher.update(data)
                 self._hashed += len(data)
 
-    def _forget_hash(self, offset: int) -> None:
-        """What is hashed already is written anew; rare enough to hash the whole file at the end."""
-        if offset < self._hashed:
+    def _doubt(self, offset: int) -> None:
+        """What is hashed already is written anew, or somebody else has written: all is hashed again at the end."""
+        if offset < self._hashed or self._stamp != self._stamp_now():
             self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
 
     def missing(self) -> list[tuple[int, int]]:
@@ -237,6 +249,7 @@ class Part:
         Raises:
             OSError: the file could not be read.
         """
+        self._doubt(self._hashed)
         self._calls.seek(self._fd, self._hashed)
         found = hash_file(self._calls, self._fd, self._key, self._hasher.copy())
         if found == self._digest and os.fstat(self._fd).st_size == self.size:
