@@ -80,9 +80,9 @@ def test_every_error_with_a_code_has_a_hint_and_fits_its_class(monkeypatch: pyte
     sys.modules.pop("generate_reference")
     assert len(places) > 40
     prefixes = {
-        "UserError": ("CB-USER", "CB-NB"),
+        "UserError": ("CB-USER", "CB-NB", "CB-COLAB", "CB-DRIVE"),
         "ConflictError": ("CB-CONFLICT",),
-        "TransientError": ("CB-TRANSIENT",),
+        "TransientError": ("CB-TRANSIENT", "CB-COLAB", "CB-DRIVE"),
     }
     assert [p for p in places if not p.hint] == []
     assert [p for p in places if not p.code.startswith(prefixes.get(p.kind, ("CB-",)))] == []
