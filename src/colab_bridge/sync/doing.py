@@ -167,7 +167,7 @@ class Doing:
             return failed
         for start in range(0, max(1, len(ready)), _MOST_OPERATIONS):
             part = ready[start : start + _MOST_OPERATIONS]
-            operations, expected = await self._local.do(self._for_there, part)
+            operations, expected = await self._local.do(self._for_there, part) if part else ([], None)
             found = await self._looking.exchange(
                 turn,
                 "pre",
@@ -175,7 +175,7 @@ class Doing:
                 operations,
                 copies if not start else (),
                 batch if not start else b"",
-                expected if operations else None,
+                expected,
             )
             bad = {outcome.path for outcome in found.outcomes}
             turn.outcomes |= {outcome.path: outcome.sentence for outcome in found.outcomes}

@@ -1,0 +1,108 @@
+"""A large file both ways through a link that is cut five times: byte-equal, little sent twice, little memory.
+
+``COLAB_BRIDGE_CAMPAIGN=1`` makes it 2 GiB (``make campaign-sync-cut``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from colab_bridge.errors import TransientError
+from conftest import SyncRig
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
+
+MIB = 1 << 20
+CAMPAIGN = bool(os.environ.get("COLAB_BRIDGE_CAMPAIGN"))
+SIZE = 2048 * MIB if CAMPAIGN else 160 * MIB
+CUTS = 5
+#: What a cut may cost at most: chunks that were under way and not yet acknowledged.
+A_CUT = 20 * MIB
+MEMORY = 200 * MIB
+
+
+def write_noise(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(os.urandom(MIB))
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def agent_pid(workspace: Path) -> int:
+    """Return the process that holds the stage of the workspace open."""
+    stage = str(workspace / ".colab-bridge" / "stage")
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if any(os.readlink(link) == stage for link in Path(f"/proc/{process.pid}/fd").iterdir()):
+                return int(process.pid)
+    raise AssertionError("no agent is running")
+
+
+async def in_step(rig: SyncRig) -> None:
+    """Sync until both sides agree; a cut may end a call, and what has arrived then is kept."""
+    for _ in range(2 * CUTS + 5):
+        try:
+            report = await rig.call("post", "sync", {})
+        except TransientError:
+            continue
+        if not report["deferred"] and not report["failed"]:
+            assert report["holds"] == []
+            return
+    raise AssertionError("not in step")
+
+
+async def carried(rig: SyncRig, counter: Callable[[], int], size: int, cuts: int) -> int:
+    """Bring both sides into step while the link is cut; returns the bytes that crossed it."""
+    before = counter()
+
+    async def cut() -> None:
+        for number in range(1, cuts + 1):
+            while counter() - before < size * number // (cuts + 1):
+                await anyio.sleep(0.01)  # nothing tells of bytes that pass; the sync that carries them ends this task
+            rig.relay.reset()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut)
+        await in_step(rig)
+        tasks.cancel_scope.cancel()
+    return counter() - before
+
+
+async def test_a_large_file_crosses_a_link_that_is_cut_five_times_with_little_sent_twice(rig: SyncRig) -> None:
+    up, down = (lambda: rig.relay.bytes_up), (lambda: rig.relay.bytes_down)
+    (rig.project / "colab-bridge.toml").write_text("[sync]\nmax_file_mb = 4096\n")
+    write_noise(rig.project / "uncut.bin", 16 * MIB)
+    overhead = await carried(rig, up, 16 * MIB, 0) / (16 * MIB)
+    here, there = rig.project / "huge.bin", rig.workspace / "huge.bin"
+    write_noise(here, SIZE)
+    if CAMPAIGN:
+        # More than the limits that ask a person first: they said yes.
+        await rig.call("post", "sync/include", {"path": "huge.bin"})
+    sent = await carried(rig, up, SIZE, CUTS)
+    assert digest_of(here) == digest_of(there)
+    allowed = max(0.05 * SIZE, 0 if CAMPAIGN else CUTS * A_CUT)
+    assert sent <= overhead * (SIZE + allowed)
+
+    write_noise(there, SIZE)
+    received = await carried(rig, down, SIZE, CUTS)
+    assert digest_of(here) == digest_of(there)
+    assert received <= overhead * (SIZE + allowed)
+    assert peak_bytes(agent_pid(rig.workspace)) <= MEMORY
+    assert peak_bytes(rig.home.pid) <= MEMORY
