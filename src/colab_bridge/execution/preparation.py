@@ -68,10 +68,10 @@ async def prepare_kernel(
         return await _for_notebook(pool, session, request.notebook, file)
     folder = relative_folder(cwd, session.project)
     if request.kind is RunKind.CODE:
-        await pool.clear_dead(session.name, KernelPurpose.MAIN, "main")
+        ended = await pool.clear_dead(session.name, KernelPurpose.MAIN, "main")
         main = pool.find(session.name, KernelPurpose.MAIN, "main")
         kernel = main or await pool.start(session.name, KernelPurpose.MAIN, "main", cwd=folder)
-        return Preparation(kernel=kernel)
+        return Preparation(kernel=kernel, notices=_replaced(ended))
     kernel = await pool.start(session.name, KernelPurpose.SCRIPT, new_id("script"), cwd=folder)
     if kernel.language != "python":
         await pool.delete(kernel.id)
@@ -84,10 +84,15 @@ async def prepare_kernel(
     return Preparation(kernel=kernel, cwd=str(cwd) if here else None)
 
 
+def _replaced(reason: str) -> tuple[str, ...]:
+    """Return what is said where a kernel had ended that would have been used; nothing without a reason."""
+    return (f"the kernel had ended ({reason}); this is a new one, without its variables",) if reason else ()
+
+
 async def _for_notebook(pool: KernelPool, session: Session, part: NotebookRequest, file: NotebookFile) -> Preparation:
     cells = plan_cells(file.cells, resume=part.resume, only=part.cells)
     key = str(file.target)  # one notebook may be run several times at once, each into a file of its own
-    await pool.clear_dead(session.name, KernelPurpose.NOTEBOOK, key)
+    ended = await pool.clear_dead(session.name, KernelPurpose.NOTEBOOK, key)
     old = pool.find(session.name, KernelPurpose.NOTEBOOK, key)
     continues = part.resume or part.cells is not None
     if old is not None and continues:
@@ -103,7 +108,7 @@ async def _for_notebook(pool: KernelPool, session: Session, part: NotebookReques
             hint="set them in the notebook",
             code="CB-USER-034",
         )
-    notices = [notice] if notice else []
+    notices = [*_replaced(ended if continues else ""), *([notice] if notice else [])]
     if part.resume and cells and cells != plan_cells(file.cells):
         notices.append(
             "the kernel of the earlier run is gone: its variables are too, and cells before are not run again"

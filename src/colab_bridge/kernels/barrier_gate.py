@@ -32,6 +32,7 @@ class BarrierGate:
         barrier: What to wait for.
         send: Hands a shell request on.
         refuse: Answers a request that must not run: request, reason, hint.
+        interrupted: Answers a request that the user does not want to run any more.
         note: Writes a sentence about a failed barrier into the record.
         under_way: Headers of executions whose end is awaited already, by their ids.
     """
@@ -41,17 +42,21 @@ class BarrierGate:
         barrier: Barrier,
         send: Callable[[RawMessage], None],
         refuse: Callable[[RawMessage, str, str], None],
+        interrupted: Callable[[RawMessage], None],
         note: Callable[[str], None],
         under_way: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._barrier = barrier
         self._send = send
         self._refuse = refuse
+        self._interrupted = interrupted
         self._note = note
         self._open = dict(under_way)
         self._up: deque[RawMessage] = deque()
         self._down: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._step: asyncio.Task[None] | None = None
+        self._unwanted = False
         self._after: asyncio.Task[None] | None = None
         self._last: asyncio.Task[None] | None = None
 
@@ -81,15 +86,39 @@ class BarrierGate:
         self._pump = None
 
     async def _before(self, request: RawMessage) -> bool:
+        self._step = asyncio.get_running_loop().create_task(self._call_before(request))
         try:
-            await self._barrier.before(request)
+            await self._step
+        except asyncio.CancelledError:
+            if not self._unwanted:
+                raise
+            self._interrupted(request)
+            return False
         except BarrierRefused as refusal:
             self._refuse(request, refusal.text, refusal.hint)
             return False
         except Exception as error:
             log.exception("barrier before an execution failed")
             self._note(f"files may differ: the step before the execution failed ({type(error).__name__})")
+        finally:
+            self._step, self._unwanted = None, False
         self._open[request.msg_id] = request.header_fields()
+        return True
+
+    async def _call_before(self, request: RawMessage) -> None:
+        """Task root of one step; whoever waits for it takes what it raises."""
+        await self._barrier.before(request)
+
+    def interrupt(self) -> bool:
+        """End the execution that waits for its files, unless the kernel is at an earlier one.
+
+        Returns:
+            Whether there was one; the kernel itself need not be interrupted then.
+        """
+        if self._step is None or self._open:
+            return False
+        self._unwanted = True
+        self._step.cancel()
         return True
 
     # -- downwards -------------------------------------------------------------------------------------------

@@ -113,7 +113,12 @@ class HubKernel:
         self._gate = None
         if barrier is not None:
             self._gate = BarrierGate(
-                barrier, self._transmit, self._refuse_unready, self._warn, self._activity.under_way()
+                barrier,
+                self._transmit,
+                self._refuse_unready,
+                self._refuse_unwanted,
+                self._warn,
+                self._activity.under_way(),
             )
 
     def set_side(self, desk: SideDesk) -> None:
@@ -224,6 +229,8 @@ class HubKernel:
             return
         self._append(EntryKind.UP, v1_chunks(message))
         self._activity.sent(message)
+        if message.msg_type == "interrupt_request":
+            self.interrupt_held()
         if self._gate is None or not self._gate.holds_up(message):
             self._transmit(message)
         self._upstream.set_busy(self._activity.busy)
@@ -297,6 +304,13 @@ class HubKernel:
 
     def _refuse_unready(self, request: RawMessage, text: str, hint: str) -> None:
         self._refuse(request, "FilesNotReady", text, hint)
+
+    def _refuse_unwanted(self, request: RawMessage) -> None:
+        self._refuse(request, "KeyboardInterrupt", "stopped while its files were brought up; the code did not run", "")
+
+    def interrupt_held(self) -> bool:
+        """End the execution that waits for its files and has not been sent; return whether there was one."""
+        return self._gate is not None and self._gate.interrupt()
 
     def _warn(self, text: str) -> None:
         self.note({"type": "notice", "level": "warning", "text": text})

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 DEAD_TRIES = 6
 DEAD_PAUSE_S = 0.3
 
+#: Most seconds that a run waits until it is known what became of its kernel while no daemon ran.
+CATCH_UP_S = 3.0
 #: So long a word of a kernel counts as a sign of life of its runtime.
 ANSWERED_S = 3.0
 
@@ -104,6 +106,7 @@ class KernelPool:
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._servers: dict[str, tuple[Endpoint, JupyterServer]] = {}
         self._listeners: list[StateListener] = []
+        self._missed: dict[tuple[str, KernelPurpose, str], str] = {}
         self._keeper: KernelKeeper | None = None
         self._desk_of: Callable[[str], SideDesk | None] = lambda _session: None
 
@@ -133,11 +136,22 @@ class KernelPool:
                 return kernel
         return None
 
-    async def clear_dead(self, session: str, purpose: KernelPurpose, key: str) -> None:
-        """Delete kernels with this purpose and key that died; servers start them again, and nobody would use them."""
+    async def clear_dead(self, session: str, purpose: KernelPurpose, key: str) -> str:
+        """Delete kernels with this purpose and key that died; servers start them again, and nobody would use them.
+
+        Returns:
+            Why the last of them ended, also one that ended while no daemon ran; empty when there was none.
+        """
+        reason = self._missed.pop((session, purpose, key), "")
         for kernel in self.kernels(session):
-            if (kernel.purpose, kernel.key) == (purpose, key) and self._hubs[kernel.id].state is KernelState.DEAD:
+            if (kernel.purpose, kernel.key) != (purpose, key):
+                continue
+            hub = self._hubs[kernel.id]
+            await hub.wait_caught_up(CATCH_UP_S)  # it may have died while no daemon ran
+            if hub.state is KernelState.DEAD:
+                reason = hub.died or reason
                 await self._delete_dead(kernel.id)
+        return reason
 
     async def _delete_dead(self, kernel_id: str) -> None:
         for _ in range(DEAD_TRIES):
@@ -315,6 +329,7 @@ class KernelPool:
         else:
             if state is None:
                 self._store.delete_kernel(kernel.id)
+                self._missed[kernel.session, kernel.purpose, kernel.key] = "it ended while no daemon ran"
                 return False
             busy = state.execution_state == "busy"
         hub = self._open(kernel, start=False)
@@ -440,8 +455,10 @@ class KernelPool:
         self._store.delete_kernel(kernel_id)
 
     async def interrupt(self, kernel_id: str) -> None:
-        """Interrupt what a kernel executes."""
+        """Interrupt what a kernel executes, or what waits to be sent to it."""
         kernel = self.kernel(kernel_id)
+        if self.hub(kernel_id).interrupt_held():
+            return
         await (await self.server(kernel.session)).interrupt_kernel(kernel.remote_id)
 
     async def restart(self, kernel_id: str) -> None:

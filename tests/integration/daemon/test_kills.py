@@ -294,6 +294,32 @@ def test_a_killed_kernel_ends_the_run_as_lost(daemon_home: DaemonHome) -> None:
     assert "line 5\n" in printed(read(path)[0])
 
 
+def test_a_kernel_that_was_killed_while_nothing_ran_is_replaced_with_a_word(daemon_home: DaemonHome) -> None:
+    seen = daemon_home.code("import os; print(os.getpid())")
+    kill(int(seen.text()))
+    gone = seen.kernel
+
+    def is_dead() -> bool:
+        found = daemon_home.client().get("/v1/kernels")["kernels"]
+        return all(kernel["state"] == "dead" for kernel in found if kernel["id"] == gone)
+
+    eventually(is_dead, "its death is noticed")
+    seen = daemon_home.code("print('os' in globals())")
+    assert seen.text() == "False\n"
+    assert "the kernel had ended" in seen.notices
+    assert "without its variables" in seen.notices
+    assert daemon_home.code("1").notices == ""
+
+
+def test_a_kernel_that_ended_while_no_daemon_ran_is_replaced_with_a_word(daemon_home: DaemonHome) -> None:
+    pid = int(daemon_home.code("import os; print(os.getpid())").text())
+    daemon_home.kill_daemon()
+    kill(pid)
+    seen = daemon_home.code("print('os' in globals())")
+    assert seen.text() == "False\n"
+    assert "without its variables" in seen.notices
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX")
 def test_a_daemon_stopped_and_continued_loses_nothing(daemon_home: DaemonHome) -> None:
     path: Path = write(daemon_home.project / "n.ipynb", PRINTING)

@@ -139,6 +139,44 @@ async def test_a_refused_request_is_answered_and_never_sent(tmp_path: Path) -> N
         assert not scene.hub.busy
 
 
+async def test_an_interrupt_ends_what_waits_for_its_files_and_what_is_behind_it_goes_on(tmp_path: Path) -> None:
+    barrier = ScriptedBarrier()
+    with scene_with(tmp_path, barrier) as scene:
+        for msg_id in ("r1", "r2"):
+            scene.hub.submit(request(msg_id))
+        await turn()
+        assert scene.hub.interrupt_held()
+        await turn()
+        assert scene.down()[0].content_fields()["ename"] == "KeyboardInterrupt"
+        assert seen(scene) == ["error r1", "execute_reply r1", "status r1"]
+        assert barrier.calls == ["before r1", "before r2"]
+        barrier.go_before.set()
+        await turn()
+        assert sent(scene) == ["r2"]
+
+
+async def test_an_interrupt_by_a_front_end_ends_what_waits_too(tmp_path: Path) -> None:
+    with scene_with(tmp_path, ScriptedBarrier()) as scene:
+        scene.hub.submit(request("r1"))
+        await turn()
+        scene.hub.submit(RawMessage.build("control", "interrupt_request", {}, msg_id="i1", session="front"))
+        await turn()
+        assert seen(scene) == ["error r1", "execute_reply r1", "status r1"]
+        assert sent(scene) == ["i1"]
+
+
+async def test_an_interrupt_is_meant_for_what_the_kernel_executes_and_not_for_what_comes_next(tmp_path: Path) -> None:
+    barrier = ScriptedBarrier()
+    with scene_with(tmp_path, barrier) as scene:
+        barrier.go_before.set()
+        scene.hub.submit(request("r1"))
+        await turn()
+        barrier.go_before.clear()
+        scene.hub.submit(request("r2"))
+        await turn()
+        assert not scene.hub.interrupt_held()
+
+
 async def test_a_barrier_that_hangs_holds_up_nothing_when_it_is_taken_away(tmp_path: Path) -> None:
     barrier = ScriptedBarrier()
     with scene_with(tmp_path, barrier) as scene:
