@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 import os
@@ -78,6 +79,7 @@ class Machine:
         self._gpus = cards.gpus_of(spec)
         self._proxies: dict[int, RuntimeProxy] = {}
         self._death: Death | None = None
+        self._releasing = asyncio.Lock()
         self._processes: MachineProcesses | None = None
         self._jupyter: JupyterBackend | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -178,12 +180,13 @@ class Machine:
 
     async def release(self) -> None:
         """End the machine and remove its disk, but let its proxies answer on: they are the service's, not its own."""
-        processes, self._processes = self._processes, None
-        if processes is not None:
-            await processes.end()
-        closers, self._closers = self._closers, []
-        for close in reversed(closers):
-            await close()
+        async with self._releasing:
+            processes, self._processes = self._processes, None
+            if processes is not None:
+                await processes.end()
+            closers, self._closers = self._closers, []
+            for close in reversed(closers):
+                await close()
 
     async def stop(self) -> None:
         """End the machine, if it still runs, and its proxies; nothing is left behind. May be called again."""

@@ -132,13 +132,13 @@ class MachineProcesses:
             if "error" in report:
                 raise UserError(report["error"], hint=report["hint"], code="CB-USER-080")
             self.private = report.get("disk") == "private"
-            ended = asyncio.ensure_future(self._supervisor.wait())
+            ended = asyncio.ensure_future(pipe_out.readline())
             try:
                 while not await _answers(self.server):
                     # The server announces its readiness nowhere but on its port.
                     await asyncio.wait([ended], timeout=_POLL_S)
                     if ended.done():
-                        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+                        text = log.read_text(encoding="utf-8", errors="replace")
                         raise RuntimeError(f"the machine's Jupyter server did not start:\n{text[-3000:]}")
             finally:
                 ended.cancel()
@@ -195,7 +195,7 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
     folder = spec.folder.resolve()
     home = folder / "jupyter"
     config = write_config(home, Path("/"), server.port, server.token, _traits())
-    keep = [str(folder), str(_GUEST.resolve()), *_prefixes(python)]
+    keep = [str(folder), str(_GUEST.resolve()), *_prefixes(python), python]
     if spec.drive_folder is not None:
         keep.append(str(spec.drive_folder.resolve()))
     return {

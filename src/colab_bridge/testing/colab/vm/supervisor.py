@@ -71,8 +71,8 @@ def _first_line(descriptor: int) -> bytes:
 
 
 def _say(**report: Any) -> None:
-    sys.stdout.write(json.dumps(report) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # the emulator has been killed
+        os.write(1, json.dumps(report).encode("ascii") + b"\n")
 
 
 def _end_all(mark: str) -> None:
@@ -124,6 +124,9 @@ def _main_posix(request: dict[str, Any]) -> None:
         _say(disk="private" if shared is None else "shared")
         _wait_for_end(machine)
         _end_all(request["env"]["COLAB_BRIDGE_VM"])
+        _say(ended=True)
+        while os.read(0, 4096):  # where the machine has ended by itself, somebody may want to read its log
+            pass
     if shared is not None:
         shared.give_back()
     _remove(request["folder"])
@@ -215,7 +218,8 @@ def _mirror(request: dict[str, Any]) -> str:
     for path in request["keep"]:  # interpreters and the like that the machine's own folders have covered
         target = rootfs / path.lstrip("/")
         if path.split("/")[1] in _OWN and not target.exists():
-            target.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.mkdir() if Path(path).is_dir() else target.touch()
             _mount(path, str(target), None, _MS_BIND | _MS_REC)
     return str(rootfs)
 
@@ -435,6 +439,8 @@ def _spawn(argv: list[str], env: dict[str, str], cwd: str, streams: tuple[int, i
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
         os.execvpe(argv[0], argv, env)  # noqa: S606 - there is nothing for a shell to do
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 
