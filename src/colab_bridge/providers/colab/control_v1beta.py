@@ -12,11 +12,13 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 import anyio
 
 from colab_bridge.config.services import ServiceUrls
 from colab_bridge.model.account import Balance, Offers
+from colab_bridge.model.hardware import ACCELERATORS
 from colab_bridge.ports.clock import Clock
 from colab_bridge.providers.colab import dialects
 from colab_bridge.providers.colab.classify import Failure, Verdict, of_operation
@@ -47,10 +49,13 @@ def request_id(wish: Wish) -> str:
 def spec_of(wish: Wish) -> dict[str, object]:
     """Return the body of a creation. Pure."""
     hardware = wish.hardware
+    card = ACCELERATORS.get(hardware.accelerator)
+    # Cards that only come with much memory are listed under that shape; the other interface must not be told one.
+    high_memory = hardware.high_memory or (card is not None and card.high_memory_only)
     spec = {
         "variant": f"VARIANT_{hardware.kind.upper()}",
         "accelerator": hardware.accelerator or "NONE",
-        "shape": "SHAPE_HIGHMEM" if hardware.high_memory else "SHAPE_STANDARD",
+        "shape": "SHAPE_HIGHMEM" if high_memory else "SHAPE_STANDARD",
     }
     return {"runtimeSpec": spec, **({"version": wish.version} if wish.version else {})}
 
@@ -105,7 +110,10 @@ class ControlV1Beta:
         if error := operation.maybe("error"):
             if error.number("code") == _ALREADY_EXISTS:
                 raise CallFailedError(Failure(verdict=Verdict.UNCERTAIN, call="runtimes.create"))
-            raise CallFailedError(of_operation(error, call="runtimes.create", accelerator=accelerator))
+            failure = of_operation(error, call="runtimes.create", accelerator=accelerator)
+            if failure.verdict is Verdict.CAPACITY and not await self._may_have(wish.hardware.accelerator):
+                failure = replace(failure, verdict=Verdict.NOT_ENTITLED)
+            raise CallFailedError(failure)
         made = dialects.read_runtime(operation.inner("response"), self._clock.time())
         if made.proxy is not None:
             return made
@@ -113,6 +121,16 @@ class ControlV1Beta:
         if isinstance(found, Ticket):
             raise ProtocolChangedError("runtimes.create.response.connectionInfo")
         return found
+
+    async def _may_have(self, accelerator: str) -> bool:
+        """Tell whether the account may have a card: the error for one that is not free is the same."""
+        if not accelerator:
+            return True
+        try:
+            _, refused = dialects.read_specs(await self._call("GET", "/v1beta/runtimespecs", "runtimespecs.list"))
+        except (CallFailedError, ProtocolChangedError):
+            return True
+        return accelerator not in refused
 
     async def _finished(self, operation: Fields) -> Fields:
         while not operation.flag("done"):
