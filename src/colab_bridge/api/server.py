@@ -24,6 +24,7 @@ from colab_bridge.api.schedules import schedules_router
 from colab_bridge.api.secrets import secrets_router
 from colab_bridge.api.security import ASGIApp, LocalOnly
 from colab_bridge.api.sessions import sessions_router
+from colab_bridge.api.ssh import ssh_router
 from colab_bridge.api.starts import starts_router
 from colab_bridge.api.status import status_router
 from colab_bridge.api.sync import sync_router
@@ -62,6 +63,7 @@ def build_api(app: App) -> FastAPI:
         deployments_router(app),
         forwards_router(app),
         terminals_router(app),
+        ssh_router(app),
         schedules_router(app),
         kernels_router(app),
         channels_router(app),

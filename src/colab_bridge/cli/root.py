@@ -10,7 +10,7 @@ import click
 from colab_bridge import __version__
 from colab_bridge.cli.group import LazyGroup
 
-__all__ = ["build_root", "json_option", "session_option", "target_options"]
+__all__ = ["build_root", "json_option", "session_option", "target_options", "target_options_without_r"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -74,9 +74,18 @@ def session_option(command: _Command) -> _Command:
 
 def target_options(command: _Command) -> _Command:
     """Add the options that say where code runs: session, runtime, provider, URL, isolated, hardware."""
+    return _target_options(command, "-r", "--runtime")
+
+
+def target_options_without_r(command: _Command) -> _Command:
+    """Add the same options, where ``-r`` means something else to everybody: ``pip install -r``."""
+    return _target_options(command, "--runtime")
+
+
+def _target_options(command: _Command, *runtime: str) -> _Command:
     decorators = [
         session_option,
-        click.option("-r", "--runtime", metavar="NAME", help="Configured runtime to use, see `colab-bridge config`."),
+        click.option(*runtime, metavar="NAME", help="Configured runtime to use, see `colab-bridge config`."),
         click.option("--provider", metavar="NAME", help="Kind of runtime: local, jupyter or colab."),
         click.option("--url", metavar="URL", help="A Jupyter server, with ?token=... as the browser shows it."),
         click.option("--isolated", is_flag=True, help="A local runtime in a folder of its own."),
