@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +20,7 @@ from colab_bridge.cli.root import json_option
 from colab_bridge.errors import UserError
 
 if TYPE_CHECKING:
-    from colab_bridge.testing.colab import EmulatorOptions
+    from colab_bridge.testing.colab import ColabEmulator, EmulatorOptions
 
 __all__ = ["emulator"]
 
@@ -106,35 +108,37 @@ async def _serve(options: EmulatorOptions, announce: Callable[[dict[str, Any]], 
     from colab_bridge.testing.colab import emulator as run_emulator
 
     ended, status = anyio.Event(), 0
-    async with run_emulator(options) as colab, anyio.create_task_group() as tasks:
+    # Elsewhere Ctrl-C is an exception in this very coroutine, and there is no other polite signal.
+    listen = anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) if os.name == "posix" else nullcontext()
+    async with run_emulator(options) as colab:
+        with listen as signals:
+            announce(_line(colab))
 
-        async def on_signal() -> None:
-            nonlocal status
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for received in signals:
-                    status = INTERRUPTED_STATUS if received == signal.SIGINT else 0
+            async def on_signal() -> None:
+                nonlocal status
+                if signals is not None:
+                    status = INTERRUPTED_STATUS if await anext(signals) == signal.SIGINT else 0
                     ended.set()
-                    return
 
-        if os.name == "posix":  # elsewhere Ctrl-C is an exception in this very coroutine
-            tasks.start_soon(on_signal)
-        if stdin_eof:
-            loop = asyncio.get_running_loop()
-            threading.Thread(
-                target=_read_to_end, args=(lambda: loop.call_soon_threadsafe(ended.set),), daemon=True
-            ).start()
-        announce(
-            {
-                "urls": colab.urls,
-                "access_token": colab.access_token,
-                "control_url": colab.control_url,
-                "env": colab.env(),
-                "pid": os.getpid(),
-            }
-        )
-        await ended.wait()
-        tasks.cancel_scope.cancel()
+            if stdin_eof:
+                loop = asyncio.get_running_loop()
+                then = partial(loop.call_soon_threadsafe, ended.set)
+                threading.Thread(target=_read_to_end, args=(then,), daemon=True).start()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(on_signal)
+                await ended.wait()
+                tasks.cancel_scope.cancel()
     return status
+
+
+def _line(colab: ColabEmulator) -> dict[str, Any]:
+    return {
+        "urls": colab.urls,
+        "access_token": colab.access_token,
+        "control_url": colab.control_url,
+        "env": colab.env(),
+        "pid": os.getpid(),
+    }
 
 
 def _read_to_end(then: Callable[[], object]) -> None:

@@ -14,5 +14,14 @@ from colab_bridge.testing.colab.assembly import ColabEmulator, emulator
 from colab_bridge.testing.colab.faults import Fault
 from colab_bridge.testing.colab.identity import Consent
 from colab_bridge.testing.colab.options import EmulatorOptions
+from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
 
-__all__ = ["ColabEmulator", "Consent", "EmulatorOptions", "Fault", "emulator"]
+__all__ = [
+    "ColabEmulator",
+    "Consent",
+    "EmulatorOptions",
+    "Fault",
+    "ThreadedEmulator",
+    "emulator",
+    "threaded_emulator",
+]
