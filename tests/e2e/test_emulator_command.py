@@ -41,7 +41,7 @@ def assign(line: dict[str, Any]) -> str:
     """Make a runtime; return its endpoint."""
     headers = {"Authorization": f"Bearer {line['access_token']}", "X-Colab-Client-Agent": "t"}
     headers["Accept"] = "application/json"
-    url = f"{line['urls']['COLAB_BRIDGE_COLAB_URL']}/tun/m/assign?nbh={'n' * 44}&authuser=0"
+    url = f"{line['COLAB_BRIDGE_COLAB_URL']}/tun/m/assign?nbh={'n' * 44}&authuser=0"
     token = call(url, **headers)["token"]
     request = urllib.request.Request(url, method="POST", headers={**headers, "X-Goog-Colab-Token": token})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -53,9 +53,10 @@ def test_it_says_one_line_with_everything_that_a_client_needs(tmp_path: Path) ->
     port_file = tmp_path / "emulator.json"
     with started("--port-file", str(port_file), "--tier", "free", "--token-ttl", "7") as (process, line):
         assert json.loads(port_file.read_text()) == line
-        assert line["env"] == {**line["urls"], "COLAB_BRIDGE_ACCESS_TOKEN": line["access_token"]}
+        urls = {name: value for name, value in line.items() if name.startswith("COLAB_BRIDGE_")}
+        assert len(urls) == 5
+        assert line["env"] == {**urls, "COLAB_BRIDGE_ACCESS_TOKEN": line["access_token"]}
         assert line["pid"] == process.pid
-        assert len(line["urls"]) == 5
         state = call(line["control_url"] + "/state")
         assert state["token_ttl_s"] == 7
         assert state["accounts"][0]["tier"] == "free"

@@ -133,9 +133,9 @@ async def _serve(options: EmulatorOptions, announce: Callable[[dict[str, Any]], 
 
 def _line(colab: ColabEmulator) -> dict[str, Any]:
     return {
-        "urls": colab.urls,
-        "access_token": colab.access_token,
+        **colab.urls,
         "control_url": colab.control_url,
+        "access_token": colab.access_token,
         "env": colab.env(),
         "pid": os.getpid(),
     }
