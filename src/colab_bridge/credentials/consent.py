@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 __all__ = ["Answer", "AnswerKind", "Question", "read_pasted", "read_redirect"]
 
 _MAX_CODE: Final = 2048
+# Google's are some 70 characters long; a shorter word is a slip.
+_BARE_CODE: Final = re.compile(r"[A-Za-z0-9/._~%+-]{20,2048}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +136,11 @@ def read_pasted(text: str, state: str) -> Answer:
         return Answer(kind=AnswerKind.NONSENSE)
     if "=" in query and "&" in query:
         return read_redirect(query, state)
-    return _code(line) if "://" not in line and "=" not in line else Answer(kind=AnswerKind.NONSENSE)
+    return _code(line) if _BARE_CODE.fullmatch(line) else Answer(kind=AnswerKind.NONSENSE)
 
 
 def _code(code: str) -> Answer:
-    if not 8 <= len(code) <= _MAX_CODE or not code.isascii() or not code.isprintable() or " " in code:
+    if not 1 <= len(code) <= _MAX_CODE or not code.isascii() or not code.isprintable() or " " in code:
         return Answer(kind=AnswerKind.NONSENSE)
     return Answer(kind=AnswerKind.CODE, code=code)
 

@@ -16,7 +16,7 @@ from colab_bridge.credentials.redirect import answer_request
 from colab_bridge.model.credentials import COLAB_SCOPES
 
 STATE = "s" * 43
-CODE = "4/0AbCdEf-gh_ij"
+CODE = "4/0AbCdEf-gh_ijklmnop"
 PORT = 40123
 
 
@@ -113,6 +113,7 @@ def test_a_pasted_address_and_a_pasted_code_are_read(text: str) -> None:
         ("http://127.0.0.1:1/", AnswerKind.NONSENSE),
         ("https://accounts.google.com/o/oauth2/v2/auth", AnswerKind.NONSENSE),
         ("yes", AnswerKind.NONSENSE),
+        ("certainly", AnswerKind.NONSENSE),
         ("", AnswerKind.NONSENSE),
         ("http://[::1", AnswerKind.NONSENSE),
     ],
