@@ -157,12 +157,9 @@ def test_binary_buffers_pass_both_ways(front: FrontEnd) -> None:
     assert [bytes(b) for b in echo["buffers"]] == [b[::-1] for b in buffers]
 
 
-def test_a_message_that_no_server_takes_is_refused_and_the_kernel_goes_on(front: FrontEnd) -> None:
-    msg_id = front.client.execute("x = '" + "y" * 12_000_000 + "'")
-    reply = front.reply(msg_id)["content"]
-    assert (reply["status"], reply["ename"]) == ("error", "MessageTooLarge")
-    front.outputs(msg_id)
-    assert text_of(front.run("print('alive')")) == "alive\n"
+def test_a_message_larger_than_a_server_takes_is_executed(front: FrontEnd) -> None:
+    front.run("x = '" + "y" * 12_000_000 + "'", 60)
+    assert text_of(front.run("print(len(x))")) == "12000000\n"
 
 
 def test_a_large_display_arrives_whole(front: FrontEnd) -> None:
@@ -170,12 +167,10 @@ def test_a_large_display_arrives_whole(front: FrontEnd) -> None:
     assert len(result(messages)) == 20_000_000
 
 
-def test_a_flood_of_lines_arrives_whole_or_says_that_it_does_not(front: FrontEnd) -> None:
+def test_a_flood_of_lines_arrives_whole(front: FrontEnd) -> None:
     messages = front.run("for n in range(100_000): print(n)", 60)
-    lines = text_of(messages).split()
-    if "output may be missing" not in text_of(messages, "stderr"):
-        assert lines == [str(n) for n in range(100_000)]
-    assert [int(n) for n in lines] == sorted({int(n) for n in lines})
+    assert text_of(messages).split() == [str(n) for n in range(100_000)]
+    assert text_of(messages, "stderr") == ""
 
 
 def test_the_heartbeat_answers_while_the_kernel_is_busy(front: FrontEnd) -> None:
