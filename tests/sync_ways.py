@@ -43,6 +43,8 @@ def frames_in(data: bytes) -> Iterator[bytes]:
 class Wire:
     """One end of a connection in memory; a test may change, hold back, double or cut what goes through."""
 
+    has_room = False
+
     def __init__(self, direction: str, tamper: Tamper | None) -> None:
         self.why = ""
         self.direction = direction
@@ -61,6 +63,9 @@ class Wire:
         data = await self._incoming.get()
         self._ended = not data
         return data
+
+    def write_now(self, data: bytes) -> None:
+        raise AssertionError("there is never room")
 
     async def write(self, data: bytes) -> None:
         assert self.other is not None

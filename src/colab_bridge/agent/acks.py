@@ -47,9 +47,16 @@ class Acks:
         self._messages = self._bytes = 0
         self.due = None
 
-    def take(self, epoch: int, now: float) -> bytes:
-        """Return the frame that is due, empty when none is."""
-        if self.due is None or self.due > now:
+    def take(self, epoch: int, now: float, *, company: bool = False) -> bytes:
+        """Return the frame that is due, empty when none is.
+
+        Args:
+            epoch: Of the link.
+            now: The time.
+            company: Other frames go out now. Then it goes with them: on its own it would cost the whole way between the
+                two ends a message of its own, a few milliseconds later.
+        """
+        if self.due is None or (self.due > now and not company):
             return b""
         positions = [Position(stream.stream, *stream.receiver.position) for stream in self._streams.values()]
         self.clear()

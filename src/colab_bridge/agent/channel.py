@@ -23,6 +23,7 @@ from .events import CallError, Event, Priority, StreamData
 from .faults import ProtocolError
 from .frames import FrameError, FrameType, parse_object
 from .machine import Machine, Role
+from .table import Payload
 
 __all__ = ["Channel", "Role"]
 
@@ -76,7 +77,7 @@ class Channel(Machine):
         self,
         stream: int,
         header: Mapping[str, Any] | None = None,
-        payload: bytes = b"",
+        payload: Payload = b"",
         *,
         number: int | None = None,
         final: bool = True,

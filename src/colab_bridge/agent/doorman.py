@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 
-_VERSION = 1
+_VERSION = 2
 _TYPE = "colab_bridge"
 _DELIMITER = b"<IDS|MSG>"
 _READ_BYTES = 256 * 1024
@@ -219,18 +219,17 @@ class _Letter:
 
     def __init__(self, session):
         import hashlib
+        import hmac
 
-        self._key = session.key
-        self._digest = getattr(hashlib, session.signature_scheme.split("-", 1)[1])
+        digest = getattr(hashlib, session.signature_scheme.split("-", 1)[1])
+        self._mac = hmac.new(session.key, digestmod=digest) if session.key else None
         self._session = session.session
         self._count = 0
 
     def _sign(self, parts):
-        import hmac
-
-        if not self._key:
+        if self._mac is None:
             return b""
-        mac = hmac.new(self._key, digestmod=self._digest)
+        mac = self._mac.copy()
         for part in parts:
             mac.update(part)
         return mac.hexdigest().encode()
@@ -293,6 +292,12 @@ class _StdinDoor(threading.Thread):
         self._connections = {}
         self._stopping = False
         self._bell, self._ring = socket.socketpair()
+        # Bytes from the agent are read into it: making room for the longest read costs more than copying a short one.
+        self._space = memoryview(bytearray(_READ_BYTES))
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+        self._by_number = {}
         # The kernel closes its sockets at its end; nobody may be in them then.
         atexit.register(self.shut)
         self.start()
@@ -313,33 +318,31 @@ class _StdinDoor(threading.Thread):
         except self._zmq.ZMQError:
             pass  # the kernel ends
         finally:
-            for connection in self._connections.values():
-                connection.socket.close()
-            self._connections.clear()
+            for connection in list(self._connections.values()):
+                self._close(connection)
             self._bell.close()
             self._ring.close()
 
     def _turn(self):
-        zmq = self._zmq
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._bell, zmq.POLLIN)
         retry = False
-        by_number = {}
-        for connection in self._connections.values():
-            retry = retry or connection.down is not None
-            wish = (zmq.POLLIN if connection.down is None else 0) | (zmq.POLLOUT if connection.up else 0)
-            if wish:
-                poller.register(connection.socket, wish)
-                by_number[connection.socket.fileno()] = connection
-        for where, events in poller.poll(_RETRY_MS if retry else None):
-            if where is self._router:
-                self._take_letters()
-            elif where in by_number:
-                self._serve(by_number[where], events)
         for connection in list(self._connections.values()):
             if connection.down is not None:
                 self._send_down(connection)
+                retry = retry or connection.down is not None
+            self._watch(connection)
+        for where, events in self._poller.poll(_RETRY_MS if retry else None):
+            if where is self._router:
+                self._take_letters()
+            elif where in self._by_number:
+                self._serve(self._by_number[where], events)
+
+    def _watch(self, connection):
+        """Tell the poller what is waited for on a connection, where that has changed."""
+        zmq = self._zmq
+        wish = (zmq.POLLIN if connection.down is None else 0) | (zmq.POLLOUT if connection.up else 0)
+        if wish != connection.wish and connection.number in self._by_number:
+            connection.wish = wish
+            self._poller.register(connection.number, wish)
 
     def _take_letters(self):
         # A few at a time, so that a flood upward does not hold up what goes down.
@@ -380,14 +383,20 @@ class _StdinDoor(threading.Thread):
             self._send(sender, {"op": "closed", "why": "nobody answers: %s" % (error.strerror or error)}, b"")
             return None
         self._connections[sender] = connection
+        self._by_number[connection.number] = connection
         return connection
 
+    def _close(self, connection):
+        self._connections.pop(connection.sender, None)
+        if self._by_number.pop(connection.number, None) is not None and connection.wish:
+            self._poller.unregister(connection.number)
+        connection.socket.close()
+
     def _serve(self, connection, events):
-        if connection not in self._connections.values():
-            return
         if events & self._zmq.POLLOUT:
             self._push_up(connection)
-        if events & (self._zmq.POLLIN | self._zmq.POLLERR) and connection.down is None:
+        is_open = self._by_number.get(connection.number) is connection
+        if is_open and connection.down is None and events & (self._zmq.POLLIN | self._zmq.POLLERR):
             self._pull_down(connection)
 
     def _push_up(self, connection):
@@ -406,15 +415,15 @@ class _StdinDoor(threading.Thread):
 
     def _pull_down(self, connection):
         try:
-            data = connection.socket.recv(_READ_BYTES)
+            size = connection.socket.recv_into(self._space)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._drop(connection, "the agent hung up")
             return
-        connection.down = data
+        connection.down = bytes(self._space[:size])
         self._send_down(connection)
 
     def _send_down(self, connection):
@@ -430,14 +439,13 @@ class _StdinDoor(threading.Thread):
         except self._zmq.ZMQError as error:
             if error.errno != self._zmq.EHOSTUNREACH:
                 raise
-            gone = self._connections.pop(sender, None)
+            gone = self._connections.get(sender)
             if gone is not None:
-                gone.socket.close()
+                self._close(gone)
         return True
 
     def _drop(self, connection, why):
-        self._connections.pop(connection.sender, None)
-        connection.socket.close()
+        self._close(connection)
         self._send(connection.sender, {"op": "closed", "why": why}, b"")
 
 
@@ -448,6 +456,8 @@ class _Connection:
         connected.setblocking(False)
         self.sender = sender
         self.socket = connected
+        self.number = connected.fileno()
+        self.wish = 0
         self.up = []
         self.waiting = 0
         self.down = None

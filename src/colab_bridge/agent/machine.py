@@ -26,6 +26,7 @@ from .frames import (
     Position,
     dump_object,
     encode,
+    encode_parts,
     parse_object,
     unpack_positions,
 )
@@ -178,11 +179,12 @@ class Machine:
         if self._closed or self._link is None:
             farewell, self._farewell = self._farewell, b""
             return farewell
-        parts = self._link.pop_handshake()
+        parts: list[bytes | memoryview] = [*self._link.pop_handshake()]
         if self._link.up:
-            parts.append(self._acks.take(self._link.epoch, self._now))
-            parts += self._link.pop_heartbeat(self._marks)
-            self._add_messages(parts)
+            frames: list[bytes | memoryview] = [*self._link.pop_heartbeat(self._marks)]
+            self._add_messages(frames)
+            parts.append(self._acks.take(self._link.epoch, self._now, company=bool(frames)))
+            parts += frames
         return b"".join(parts)
 
     def next_deadline(self) -> float | None:
@@ -415,7 +417,7 @@ class Machine:
 
     # -- sending
 
-    def _add_messages(self, parts: list[bytes]) -> None:
+    def _add_messages(self, parts: list[bytes | memoryview]) -> None:
         size = sum(map(len, parts))
         codec = self._link is not None and self._link.codec == "zlib"
         while size < _BATCH_BYTES:
@@ -434,8 +436,9 @@ class Machine:
                 piece.header,
                 piece.payload,
             )
-            parts.append(encode(frame, compress=codec and piece.compress))
-            size += len(parts[-1])
+            encoded = encode_parts(frame, compress=codec and piece.compress)
+            parts += encoded
+            size += sum(map(len, encoded))
             if stream.priority is Priority.BULK:
                 return
 

@@ -229,8 +229,12 @@ class SegmentFile:
     def _read_run(self, descriptor: int, run: Run, first: int, max_bytes: int, max_entries: int) -> list[Entry]:
         offset = run.offset_before(first)
         os.lseek(descriptor, offset, os.SEEK_SET)
-        room = _MARK_EVERY_BYTES + ENTRY_HEADER_BYTES + max_bytes
-        block = _read_exactly(descriptor, min(run.end - offset, room))
+        # So much lies before the entry at most. A long one is read below, once and into its own place.
+        near = _MARK_EVERY_BYTES + ENTRY_HEADER_BYTES
+        block = _read_exactly(descriptor, min(run.end - offset, near))
+        if not _begins_long(block, first):
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            block = _read_exactly(descriptor, min(run.end - offset, near + max_bytes))
         entries: list[Entry] = []
         position, taken = 0, 0
         seed = zlib.crc32(self.salt)
@@ -246,7 +250,7 @@ class SegmentFile:
                 if stop <= len(block):
                     body = block[start:stop]
                 else:
-                    # Read anew as a whole: joining two pieces would copy what may be many megabytes.
+                    # Read as a whole: joining two pieces would copy what may be many megabytes.
                     os.lseek(descriptor, offset + start, os.SEEK_SET)
                     body = _read_exactly(descriptor, length)
                 entries.append(self._decode(block, position, body, first + len(entries), seed))
@@ -341,9 +345,7 @@ class SegmentWriter:
             if length <= _JOIN_BYTES:
                 _write_all(self._descriptor, b"".join((header, *chunks)))
             else:
-                _write_all(self._descriptor, header)
-                for chunk in chunks:
-                    _write_all(self._descriptor, chunk)
+                self._write_chunks(header, chunks)
         except OSError:
             self._cut()
             raise
@@ -352,6 +354,18 @@ class SegmentWriter:
         self.segment.origin = max(self.segment.origin, origin)
         self.segment.size_bytes += size
         return size
+
+    def _write_chunks(self, header: bytes, chunks: Sequence[Body]) -> None:
+        """Write a long body: short chunks together, long ones as they are."""
+        short: list[Body] = [header]
+        for chunk in chunks:
+            if len(chunk) <= _JOIN_BYTES:
+                short.append(chunk)
+                continue
+            _write_all(self._descriptor, b"".join(short))
+            short.clear()
+            _write_all(self._descriptor, chunk)
+        _write_all(self._descriptor, b"".join(short))
 
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""
@@ -379,6 +393,17 @@ def body_chunks(body: Body | Sequence[Body]) -> tuple[list[Body], int]:
     if length > _MAX_BODY_BYTES:
         raise ValueError(f"an entry of {length} bytes is too long for the record")
     return chunks, length
+
+
+def _begins_long(block: bytes, first: int) -> bool:
+    """Return whether the entry ``first``, or the one after it where that is missing, goes on behind a block."""
+    position = 0
+    while position + ENTRY_HEADER_BYTES <= len(block):
+        length, seq = struct.unpack_from("<IQ", block, position + 4)
+        position += ENTRY_HEADER_BYTES + length
+        if seq >= first:
+            return bool(position > len(block))
+    return False
 
 
 def _write_all(descriptor: int, data: Body) -> None:

@@ -108,6 +108,8 @@ class Scheduler:
         """
         if self._opens:
             return self._take_open(peer, now)
+        if not any(self._ready):
+            return None
         starving = self._since_bulk >= _STARVATION_BYTES
         order = (Priority.BULK, Priority.INTERACTIVE) if starving else (Priority.INTERACTIVE, Priority.BULK)
         for priority in order:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Union
 
 from .calls import Parcel
 from .events import Event, Priority, StreamClosed, StreamGap, StreamOpened, Unacknowledged
@@ -13,7 +13,10 @@ from .limits import Limits, PeerLimits
 from .scheduler import Scheduler
 from .streams import Message, Stream
 
-__all__ = ["FIRST_STREAM", "StreamTable"]
+__all__ = ["FIRST_STREAM", "Payload", "StreamTable"]
+
+Payload = Union[bytes, bytearray, memoryview]
+"""What may be sent. A view of ``bytes`` is kept until it is consumed, everything else is copied where it can change."""
 
 # 0 and 1 carry the calls.
 FIRST_STREAM = 2
@@ -109,7 +112,7 @@ class StreamTable:
         return stream.stream
 
     def send(
-        self, stream_id: int, header: Mapping[str, Any] | None, payload: bytes, *, number: int | None, final: bool
+        self, stream_id: int, header: Mapping[str, Any] | None, payload: Payload, *, number: int | None, final: bool
     ) -> int:
         """Queue a message or a piece of one; see :meth:`~.channel.Channel.send`."""
         stream = self.get(stream_id)
@@ -125,7 +128,7 @@ class StreamTable:
             kind=FrameType.DATA,
             number=chosen,
             header=b"" if not header else _dump(header),
-            payload=memoryview(bytes(payload)),
+            payload=memoryview(payload if _cannot_change(payload) else bytes(payload)),
             more=not final,
             compress=stream.compress,
         )
@@ -278,6 +281,11 @@ class StreamTable:
         self.highest_of_peer = 0
         self._last_opened = 0
         return lost
+
+
+def _cannot_change(payload: Payload) -> bool:
+    """Return whether bytes can be kept without copying them."""
+    return isinstance(payload, bytes) or (isinstance(payload, memoryview) and isinstance(payload.obj, bytes))
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 import anyio
 from websockets.exceptions import ConnectionClosed
 
-from colab_bridge._util.ids import new_id
 from colab_bridge.errors import TransientError
 from colab_bridge.kernels.agent_errors import AgentUnavailableError, one_line
 from colab_bridge.kernels.socket_ws import KernelSocket
@@ -39,6 +38,15 @@ class Wire(Protocol):
     """
 
     why: str
+
+    @property
+    def has_room(self) -> bool:
+        """Whether everything that was written has left this process, so that ``write_now`` may be called."""
+        ...
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes from a callback; only when there is room, and while no ``write`` is under way."""
+        ...
 
     async def read(self) -> bytes:
         """Return the next bytes, in any pieces; empty at the end of the connection."""
@@ -100,6 +108,7 @@ class DoormanSocket:
     def __init__(self, connection: KernelSocket, session: str) -> None:
         self._connection = connection
         self._session = session
+        self._count = 0
 
     async def execute(self, code: str, timeout_s: float) -> dict[str, Any] | None:
         """Run code silently, and return the JSON object that its variable ``colab_bridge_answer`` holds.
@@ -190,15 +199,30 @@ class DoormanSocket:
         with anyio.move_on_after(_CLOSING_S, shield=True):
             await self._connection.close()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether :meth:`send_now` may be called."""
+        return self._connection.has_room
+
+    def send_now(self, mode: Mode, content: Mapping[str, Any], data: bytes) -> None:
+        """Send something to the doorman from a callback; only when there is room, and no ``send`` is under way."""
+        _msg_id, frame = self._frame(_CHANNELS[mode], DOORMAN_TYPE, content, data)
+        self._connection.write_now(frame)
+
     async def _send(self, channel: str, msg_type: str, content: Mapping[str, Any], data: bytes = b"") -> str:
-        msg_id = new_id("agent")
-        buffers = (data,) if data else ()
-        message = RawMessage.build(channel, msg_type, content, msg_id=msg_id, session=self._session, buffers=buffers)
+        msg_id, frame = self._frame(channel, msg_type, content, data)
         try:
-            await self._connection.send(encode(message, self._connection.subprotocol))
+            await self._connection.send(frame)
         except ConnectionClosed as error:
             raise TransientError(_how_it_ended(error)) from None
         return msg_id
+
+    def _frame(self, channel: str, msg_type: str, content: Mapping[str, Any], data: bytes) -> tuple[str, str | bytes]:
+        self._count += 1
+        msg_id = f"{self._session}_{self._count}"
+        buffers = (data,) if data else ()
+        message = RawMessage.build(channel, msg_type, content, msg_id=msg_id, session=self._session, buffers=buffers)
+        return msg_id, encode(message, self._connection.subprotocol)
 
 
 class DoormanWire:
@@ -236,6 +260,15 @@ class DoormanWire:
             data = b"".join(message.buffers)
             if data:
                 return data
+
+    @property
+    def has_room(self) -> bool:
+        """Whether everything that was written has left this process."""
+        return self._begun and self._socket.has_room
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes from a callback."""
+        self._socket.send_now(self._mode, {}, data)
 
     async def write(self, data: bytes) -> None:
         """Send bytes; returns when the WebSocket can take more."""

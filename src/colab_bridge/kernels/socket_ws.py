@@ -64,6 +64,20 @@ class KernelSocket(ClientConnection):
         self._pongs_left = PONG_BURST
         return send_promptly(self, data)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether everything that was sent has left this process, so that :meth:`write_now` may be called."""
+        return self.protocol.state is State.OPEN and not self.transport.is_closing() and self.unsent_bytes == 0
+
+    def write_now(self, data: str | bytes) -> None:
+        """Send a message of any size from a callback; only when there is room, and no ``send`` is under way."""
+        self._pongs_left = PONG_BURST
+        if isinstance(data, str):
+            self.protocol.send_text(data.encode())
+        else:
+            self.protocol.send_binary(data)
+        self.send_data()
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the network."""
         super().data_received(data)

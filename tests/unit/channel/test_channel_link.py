@@ -251,3 +251,27 @@ def test_a_first_handshake_whose_end_was_lost_is_no_reset():
     pair.up()
     assert not pair.of("client", PeerReset)
     assert set(pair.server._table.streams) == {stream}
+
+
+def test_an_acknowledgement_goes_with_the_next_message_and_not_alone():
+    pair = Pair().up()
+    stream = pair.client.open_stream("echo")
+    pair.client.send(stream, None, b"question")
+    pair.server.receive(1, pair.client.data_to_send(pair.now), pair.now)
+    pair.take("server")
+    pair.server.consumed(stream, 1)
+    assert frames(pair.server.data_to_send(pair.now)) == []
+    pair.server.send(stream, None, b"answer")
+    assert [frame.kind for frame in frames(pair.server.data_to_send(pair.now))] == [FrameType.ACK, FrameType.DATA]
+    pair.now += 1.0
+    assert frames(pair.server.data_to_send(pair.now)) == []
+
+
+def test_an_acknowledgement_goes_alone_when_no_message_comes_in_time():
+    pair = Pair().up()
+    stream = pair.client.open_stream("echo")
+    pair.client.send(stream, None, b"question")
+    pair.server.receive(1, pair.client.data_to_send(pair.now), pair.now)
+    pair.take("server")
+    pair.now += 0.1
+    assert [frame.kind for frame in frames(pair.server.data_to_send(pair.now))] == [FrameType.ACK]

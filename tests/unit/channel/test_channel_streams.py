@@ -98,6 +98,18 @@ def test_a_message_of_any_size_can_be_given_in_parts():
     assert [piece.final for piece in pair.of("server", StreamData)] == [False, False, False, True]
 
 
+def test_a_view_of_bytes_is_sent_without_being_copied_and_a_changing_buffer_is_copied():
+    pair = Pair().up()
+    stream = pair.client.open_stream("views")
+    changing = bytearray(b"before")
+    pair.client.send(stream, None, memoryview(b"0123456789")[2:5])
+    pair.client.send(stream, None, changing)
+    pair.client.send(stream, None, memoryview(changing))
+    changing[:] = b"after!"
+    pair.pump()
+    assert [event.payload for event in pair.of("server", StreamData)] == [b"234", b"before", b"before"]
+
+
 def test_compressed_streams_carry_fewer_bytes_and_the_same_content():
     pair = Pair().up()
     stream = pair.client.open_stream("text", compress=True)

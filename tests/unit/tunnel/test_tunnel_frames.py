@@ -37,10 +37,15 @@ def parts_of(message: RawMessage) -> list[bytes]:
 
 @given(messages)
 def test_both_ends_write_the_same_frame(message: RawMessage) -> None:
-    frame = pack(message.channel, parts_of(message))
+    frame = b"".join(pack(message.channel, parts_of(message)))
     assert frame == encode_v1(message)
     assert decode_v1(frame) == message
     assert unpack(frame) == (message.channel, parts_of(message))
+
+
+def test_a_long_part_is_packed_without_being_copied() -> None:
+    content = bytes(200_000)
+    assert any(chunk is content for chunk in pack("iopub", [b"{}", b"{}", b"{}", content]))
 
 
 @given(messages, st.data())

@@ -96,14 +96,14 @@ async def follow(steps: list[tuple[str, int]], resume_from: int) -> None:
         journal = Journal(Record.open(Path(folder)))
         bodies = [bytes([65 + number]) * 10 for number in range(12)]
         for body in bodies:
-            journal.down(body)
+            journal.down([body])
         stream = NarrowStream(resume_from)
         reader = JournalReader(stream, asyncio.get_running_loop())
         reader.begin(journal)
         for what, size in steps:
             if what == "append":
                 bodies.append(bytes([len(bodies) % 256]) * size)
-                journal.down(bodies[-1])
+                journal.down([bodies[-1]])
             elif what == "read":
                 stream.room = size
                 if stream.refused:
@@ -129,11 +129,11 @@ async def test_an_entry_that_leaves_the_journal_while_it_is_sent_is_ended_and_th
     reader = JournalReader(stream, asyncio.get_running_loop())
     reader.begin(journal)
     stream.room = 1800
-    journal.down(b"a" * 1900)
+    journal.down([b"a" * 1900])
     assert stream.parts == [b"a" * 700]
     reader._give_up_batch()
     for letter in (b"b", b"c", b"d"):
-        journal.down(letter * 1900)
+        journal.down([letter * 1900])
     assert journal.record.first_seq > 1
     await drain(stream, reader, 5000)
     assert stream.whole[0] == (1, b"a" * 700)
@@ -147,7 +147,44 @@ async def test_a_stream_that_is_gone_is_not_sent_to_any_more(tmp_path: Path) -> 
     stream.room, stream.gone = 10_000, True
     reader = JournalReader(stream, asyncio.get_running_loop())
     reader.begin(journal)
-    journal.down(b"a")
+    journal.down([b"a"])
     stream.gone = False
-    journal.down(b"b")
+    journal.down([b"b"])
     assert stream.whole == []
+
+
+async def follow_empty_journal(folder: Path) -> tuple[Journal, NarrowStream]:
+    journal = Journal(Record.open(folder))
+    stream = NarrowStream()
+    stream.room = 1_000_000
+    JournalReader(stream, asyncio.get_running_loop()).begin(journal)
+    return journal, stream
+
+
+async def test_what_is_not_urgent_goes_together_with_what_follows(tmp_path: Path) -> None:
+    journal, stream = await follow_empty_journal(tmp_path)
+    journal.up(b"request")
+    journal.down([b"busy"], urgent=False)
+    assert stream.whole == []
+    journal.down([b"output"])
+    assert stream.whole == [(1, b"request"), (2, b"busy"), (3, b"output")]
+
+
+async def test_what_is_not_urgent_goes_alone_when_nothing_follows(tmp_path: Path) -> None:
+    journal, stream = await follow_empty_journal(tmp_path)
+    journal.up(b"request")
+    async with asyncio.timeout(10):
+        while not stream.whole:
+            await asyncio.sleep(0.001)
+    assert stream.whole == [(1, b"request")]
+
+
+async def test_little_waits_though_it_is_not_urgent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_COMPANY_BYTES", 100)
+    monkeypatch.setattr(reader_module, "_COMPANY_ENTRIES", 3)
+    journal, stream = await follow_empty_journal(tmp_path)
+    journal.up(bytes(101))
+    assert [number for number, _body in stream.whole] == [1]
+    for _ in range(3):
+        journal.up(b"request")
+    assert [number for number, _body in stream.whole] == [1, 2, 3, 4]

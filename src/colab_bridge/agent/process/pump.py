@@ -14,10 +14,24 @@ __all__ = ["Pump", "Wire"]
 
 # The goodbye is a courtesy; a dead connection must not hold up the next one.
 _FAREWELL_S = 1.0
+# What is read before others on the loop get their turn.
+_TURN_BYTES = 1024 * 1024
+_NEVER = float("inf")
 
 
 class Wire(Protocol):
-    """One connection that carries bytes both ways."""
+    """One connection that carries bytes both ways.
+
+    Attributes:
+        has_room: Whether :meth:`write_now` may be called: everything before has left this process.
+    """
+
+    @property
+    def has_room(self) -> bool:  # noqa: D102  # see the class
+        ...
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes from a callback; only when there is room, and while no ``write`` is under way."""
 
     async def read(self) -> bytes:
         """Return the next bytes, cut in any way; empty at the end of the connection."""
@@ -45,6 +59,8 @@ class Pump:
         self._on_event = on_event
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._writing = False  # the task is at it
         self._outgoing = asyncio.Event()
         self._ended = asyncio.Event()
         self._why_ended = ""
@@ -52,6 +68,7 @@ class Pump:
         self._kicked = False
         self._settling = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
 
     def kick(self) -> None:
         """Send what the application has asked of the channel; call it after each use of the channel."""
@@ -63,6 +80,7 @@ class Pump:
         """End the timers; nothing is carried any more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer, self._timer_at = None, _NEVER
         self._end("stopped")
 
     async def carry(self, wire: Wire, first: bytes = b"") -> str:
@@ -81,15 +99,17 @@ class Pump:
         link = self._link = self.channel.connected(self._clock())
         self._ended.clear()
         self._why_ended = ""
+        self._wire, self._writing = wire, False
         tasks = [
             asyncio.ensure_future(self._read(link, wire, first)),
-            asyncio.ensure_future(self._write(link, wire)),
+            asyncio.ensure_future(self._write(wire)),
             asyncio.ensure_future(self._ended.wait()),
         ]
         try:
             self.settle()
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._wire = None
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,23 +127,40 @@ class Pump:
         return self._why_ended
 
     async def _read(self, link: int, wire: Wire, first: bytes) -> None:
+        unpaused = 0
         data = first or await wire.read()
         while data:
             self.channel.receive(link, data, self._clock())
             self.settle()
-            # A connection that always has something must not keep the loop from everything else.
-            await asyncio.sleep(0)
+            unpaused += len(data)
+            if unpaused >= _TURN_BYTES:
+                # A connection that always has something must not keep the loop from everything else.
+                unpaused = 0
+                await asyncio.sleep(0)
             data = await wire.read()
 
-    async def _write(self, link: int, wire: Wire) -> None:
+    async def _write(self, wire: Wire) -> None:
+        """Send what :meth:`_flush` had to leave to somebody who can wait."""
         while True:
-            data = self.channel.data_to_send(self._clock())
-            if data:
-                await wire.write(data)
-                continue
-            self._outgoing.clear()
-            self._schedule()
             await self._outgoing.wait()
+            self._outgoing.clear()
+            self._writing = True
+            while data := self.channel.data_to_send(self._clock()):
+                await wire.write(data)
+            self._writing = False
+            self._schedule()
+
+    def _flush(self) -> None:
+        """Send at once: whatever goes through the task costs one more turn of the loop."""
+        wire = self._wire
+        if wire is None or self._writing:
+            return
+        while wire.has_room:
+            data = self.channel.data_to_send(self._clock())
+            if not data:
+                return
+            wire.write_now(data)
+        self._outgoing.set()
 
     async def _say_goodbye(self, wire: Wire) -> None:
         if self.channel.is_closed:
@@ -145,7 +182,7 @@ class Pump:
                 self._take(event)
         finally:
             self._settling = False
-        self._outgoing.set()
+        self._flush()
         self._schedule()
 
     def _take(self, event: Event) -> None:
@@ -160,14 +197,15 @@ class Pump:
         self._ended.set()
 
     def _schedule(self) -> None:
+        deadline = self.channel.next_deadline()
+        if deadline is None or deadline >= self._timer_at:
+            return  # a timer that comes too early finds nothing to do, and most deadlines only move away
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        deadline = self.channel.next_deadline()
-        if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, _NEVER
         self.channel.tick(self._clock())
         self.settle()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..events import StreamData
+from ..table import Payload
 
 __all__ = ["CallFailure", "Peer", "Reply", "ServerStream", "Service", "StreamHandler"]
 
@@ -71,7 +72,7 @@ class ServerStream(Protocol):
         """Return whether ``send`` takes a message of this size; if not, the handler's ``writable`` will be called."""
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+        self, header: Mapping[str, Any] | None, payload: Payload = b"", *, number: int | None = None, final: bool = True
     ) -> int:
         """Queue a message, or a piece of one, and return its number.
 

@@ -20,7 +20,14 @@ from .preamble import MOST_BYTES, Preamble, PreambleError, parse_line
 
 __all__ = ["ask_agent", "main", "start"]
 
-_SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
+# What is freed goes back to the system, but not what the next message of an output of 1 MB a piece needs again at once:
+# making room anew for each would take longer than all that is done with it.
+_KEPT_BYTES = str(2 * 1024 * 1024)
+_SMALL = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
+    "MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+}
 _READY_S = 20.0
 _ANSWER_S = 3.0
 # An old agent writes its stores down before it lets go of the folder.

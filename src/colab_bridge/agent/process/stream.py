@@ -7,6 +7,7 @@ from typing import Any
 
 from ..channel import Channel
 from ..faults import BufferFull, ChannelError, ChannelMisuse
+from ..table import Payload
 from .pump import Pump
 
 __all__ = ["StreamFace"]
@@ -47,7 +48,7 @@ class StreamFace:
         return not self._gone and self._closing is None and self._channel.can_send(self.id, size_bytes)
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+        self, header: Mapping[str, Any] | None, payload: Payload = b"", *, number: int | None = None, final: bool = True
     ) -> int:
         """Queue a message, or a piece of one, and return its number.
 

@@ -15,7 +15,7 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["Listener", "LocalWire", "open_local", "read_line"]
 
@@ -31,45 +31,111 @@ W = TypeVar("W", bound="LocalWire")
 Accept = Callable[["LocalWire"], Awaitable[None]]
 
 
-class LocalWire:
+class LocalWire(asyncio.BufferedProtocol):
     """One connection on this machine.
 
+    What comes is read into one buffer again and again: room for the longest read takes the system longer to make than
+    all that is done with a short one.
+
+    Attributes:
+        heard: Called when something has come.
+
     Args:
-        reader: Its incoming half.
-        writer: Its outgoing half.
+        made: Called with it when the connection is there.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, made: Callable[[LocalWire], None] | None = None) -> None:
         self.heard: Callable[[], None] | None = None
-        writer.transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        self._made = made
+        self._space = memoryview(bytearray(_READ_BYTES))
+        self._come = asyncio.Queue[bytes]()
+        self._come_bytes = 0
+        self._back = b""
+        self._room = asyncio.Event()
+        self._lost = asyncio.Event()
+
+    # -- what the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        self._room.set()
+        if self._made is not None:
+            self._made(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where the next bytes go."""
+        return self._space
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes; what nobody reads holds up the other end."""
+        self._come.put_nowait(bytes(self._space[:nbytes]))
+        self._come_bytes += nbytes
+        if self._come_bytes >= _READ_BYTES:
+            self._transport.pause_reading()
+        if self.heard is not None:
+            self.heard()
+
+    def pause_writing(self) -> None:
+        """Learn that the other end is slow."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Learn that it has caught up."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._come.put_nowait(b"")
+        self._room.set()
+        self._lost.set()
+
+    # -- for its user
 
     async def read(self) -> bytes:
         """Return the next bytes, empty at the end."""
-        try:
-            data = await self._reader.read(_READ_BYTES)
-        except OSError:
-            return b""
-        if data and self.heard is not None:
-            self.heard()
+        if self._back:
+            data, self._back = self._back, b""
+            return data
+        data = await self._come.get()
+        if not data:
+            self._come.put_nowait(b"")  # the end stays
+        before, self._come_bytes = self._come_bytes, self._come_bytes - len(data)
+        if before >= _READ_BYTES > self._come_bytes and not self._transport.is_closing():
+            self._transport.resume_reading()
         return data
 
+    @property
+    def has_room(self) -> bool:
+        """Whether everything that was written has left this process."""
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
+
+    def write_now(self, data: bytes) -> None:
+        """Send bytes from a callback."""
+        self._transport.write(data)
+
     async def write(self, data: bytes) -> None:
-        """Send bytes; returns when the connection can take more."""
-        if self._writer.is_closing():
-            return
-        self._writer.write(data)
-        # A reset shows in read.
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
+        """Send bytes; returns when the connection can take more. One that has ended swallows them."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+            await self._room.wait()
+
+    def unread(self, data: bytes) -> None:
+        """Give back what was read too much, before anything else is read."""
+        if data:
+            self._back = data
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
 
     async def aclose(self) -> None:
         """End the connection, after what has been written if that goes quickly."""
-        self._writer.close()
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._writer.wait_closed(), _CLOSE_S)
-        self._writer.transport.abort()
+        self._transport.close()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._lost.wait(), _CLOSE_S)
+        self.abort()
 
 
 async def read_line(read: Callable[[], Awaitable[bytes]], most_bytes: int) -> tuple[bytes, bytes]:
@@ -117,7 +183,8 @@ class Listener:
             with contextlib.suppress(OSError):
                 return await self._open_unix()
         self._token = secrets.token_hex(32)
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=_BACKLOG)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._new_wire, "127.0.0.1", 0, backlog=_BACKLOG)
         port = self._server.sockets[0].getsockname()[1]
         return {"kind": "tcp", "host": "127.0.0.1", "port": port, "token": self._token}
 
@@ -129,7 +196,8 @@ class Listener:
             raw.bind(os.fspath(self._path))
             os.chmod(self._path, 0o600)
             raw.setblocking(False)
-            self._server = await asyncio.start_unix_server(self._accepted, sock=raw, backlog=_BACKLOG)
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(self._new_wire, sock=raw, backlog=_BACKLOG)
         except OSError:
             raw.close()
             raise
@@ -146,45 +214,50 @@ class Listener:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _new_wire(self) -> LocalWire:
+        return LocalWire(self._begin)
+
+    def _begin(self, wire: LocalWire) -> None:
         if len(self._tasks) >= _BACKLOG:
-            writer.transport.abort()
+            wire.abort()
             return
+        task = asyncio.ensure_future(self._serve(wire))
         self._tasks.add(task)
-        wire = LocalWire(reader, writer)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, wire: LocalWire) -> None:
         try:
-            if await self._knows_token(reader):
+            if await self._knows_token(wire):
                 await self._accept(wire)
         except (asyncio.CancelledError, asyncio.TimeoutError, OSError):
             pass  # whoever cancels is the listener's close; the server has nobody to tell
         finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
+            wire.abort()
 
-    async def _knows_token(self, reader: asyncio.StreamReader) -> bool:
+    async def _knows_token(self, wire: LocalWire) -> bool:
         if not self._token:
             return True
-        said = await asyncio.wait_for(reader.readexactly(len(self._token) + 1), _TOKEN_TIMEOUT_S)
-        return hmac.compare_digest(said, f"{self._token}\n".encode("ascii"))
+        line, rest = await asyncio.wait_for(read_line(wire.read, len(self._token)), _TOKEN_TIMEOUT_S)
+        wire.unread(rest)
+        return hmac.compare_digest(line, self._token.encode("ascii"))
 
 
-async def open_local(address: Mapping[str, Any], make: Callable[..., W]) -> W:
+async def open_local(address: Mapping[str, Any], make: Callable[[], W]) -> W:
     """Connect to an agent on this machine.
 
     Args:
         address: As :meth:`Listener.open` returned it.
-        make: Makes the wire of a reader and a writer.
+        make: Makes the wire.
 
     Raises:
         OSError: nobody listens there, or the address is none.
     """
     path, host, port, token = (address.get(key) for key in ("path", "host", "port", "token"))
+    loop = asyncio.get_running_loop()
     if address.get("kind") == "unix" and isinstance(path, str) and hasattr(asyncio, "open_unix_connection"):
-        return make(*await asyncio.open_unix_connection(path))
+        return (await loop.create_unix_connection(make, path))[1]
     if host != "127.0.0.1" or not isinstance(port, int) or not isinstance(token, str):
         raise ConnectionRefusedError("the agent's address is not readable")
-    wire = make(*await asyncio.open_connection(host, port))
+    wire = (await loop.create_connection(make, host, port))[1]
     await wire.write(f"{token}\n".encode())
     return wire

@@ -27,14 +27,15 @@ DELIMITER = b"<IDS|MSG>"
 _NAMES = {name.encode(): name for name in CHANNELS}
 _FIXED_OFFSETS = 6
 _U64 = struct.Struct("<Q")
+_JOINED_BYTES = 64 * 1024
 
 
 class FrameFault(Exception):
     """Bytes that claim to be a kernel message and are none."""
 
 
-def pack(channel: str, parts: Sequence[bytes]) -> bytes:
-    """Return the v1 frame of a message.
+def pack(channel: str, parts: Sequence[bytes]) -> list[bytes]:
+    """Return the v1 frame of a message in chunks that follow each other: a long part is one, and is not copied.
 
     Args:
         channel: One of :data:`CHANNELS`.
@@ -49,7 +50,8 @@ def pack(channel: str, parts: Sequence[bytes]) -> bytes:
     for part in parts:
         offset += len(part)
         offsets.append(offset)
-    return b"".join((struct.pack(f"<{count + 1}Q", count, *offsets), name, *parts))
+    chunks = [struct.pack(f"<{count + 1}Q", count, *offsets), name, *parts]
+    return [b"".join(chunks)] if offset <= _JOINED_BYTES else chunks
 
 
 def unpack(data: bytes) -> tuple[str, list[bytes]]:

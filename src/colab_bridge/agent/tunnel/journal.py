@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ __all__ = ["Journal", "Reader"]
 class Reader(Protocol):
     """Somebody who follows a journal."""
 
-    def offer(self, number: int, kind: EntryKind, time_s: float, body: bytes) -> None:
-        """Learn of a new entry; it is in the journal already."""
+    def offer(self, number: int, kind: EntryKind, time_s: float, body: Sequence[bytes], *, urgent: bool) -> None:
+        """Learn of a new entry; it is in the journal already. One that is not urgent may wait for the next."""
 
 
 class Journal:
@@ -56,17 +56,22 @@ class Journal:
         if reader in self._readers:
             self._readers.remove(reader)
 
-    def down(self, body: bytes) -> int:
-        """Write a message of the kernel; return its number."""
-        return self._append(EntryKind.DOWN, body)
+    def down(self, body: Sequence[bytes], *, urgent: bool = True) -> int:
+        """Write a message of the kernel; return its number.
+
+        Args:
+            body: The message, in chunks that follow each other.
+            urgent: False when it only announces what comes next.
+        """
+        return self._append(EntryKind.DOWN, body, urgent=urgent)
 
     def up(self, body: bytes) -> int:
         """Write a message to the kernel; return its number."""
-        return self._append(EntryKind.UP, body)
+        return self._append(EntryKind.UP, [body], urgent=False)
 
     def note(self, note: Mapping[str, Any]) -> int:
         """Write a word of our own; return its number."""
-        return self._append(EntryKind.NOTE, json.dumps(note, separators=(",", ":")).encode("ascii"))
+        return self._append(EntryKind.NOTE, [json.dumps(note, separators=(",", ":")).encode("ascii")], urgent=True)
 
     def lift(self, number: int) -> None:
         """Give no number below this any more, and say that what had those numbers is lost.
@@ -82,9 +87,9 @@ class Journal:
         entries = self.record.read(number - 1, max_entries=1)
         return entries[0].body if entries and entries[0].seq == number else None
 
-    def _append(self, kind: EntryKind, body: bytes) -> int:
+    def _append(self, kind: EntryKind, body: Sequence[bytes], *, urgent: bool) -> int:
         now = self._clock()
         number = self.record.append(kind, body, now)
         for reader in tuple(self._readers):
-            reader.offer(number, kind, now, body)
+            reader.offer(number, kind, now, body, urgent=urgent)
         return number

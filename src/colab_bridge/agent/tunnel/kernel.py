@@ -279,7 +279,7 @@ class HeldKernel:
     def message(self, channel: str, parts: list[bytes]) -> None:
         """Take a message of the kernel."""
         assert self.journal is not None
-        self.journal.down(pack(channel, parts))
+        self.journal.down(pack(channel, parts), urgent=channel != "iopub" or not _announces(parts))
         if channel == "iopub":
             if b'"status"' in parts[0]:
                 self._note_status(parts)
@@ -406,3 +406,11 @@ class HeldKernel:
         if msg_id in self._requests.flying:
             status = own_header("status", secrets.token_hex(16))
             self.message("iopub", [status, parent, b"{}", b'{"execution_state":"idle"}'])
+
+
+def _announces(parts: Sequence[bytes]) -> bool:
+    """Return whether a message on iopub, ``busy`` or ``execute_input``, only says that an execution begins.
+
+    A wrong guess costs nothing but the moment that such a message may wait for the next one.
+    """
+    return b'"execute_input"' in parts[0] or (b'"status"' in parts[0] and b'"busy"' in parts[3])
