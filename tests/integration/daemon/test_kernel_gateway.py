@@ -67,6 +67,14 @@ def test_a_script_behind_a_gateway_ends_with_its_exit_code(shared_home: DaemonHo
     assert (seen.text(), seen.finished["exit_code"]) == ("['a']\n", 3)
 
 
+def test_the_agents_tunnel_works_behind_a_gateway_too(shared_home: DaemonHome, gateway: str) -> None:
+    lines = "".join(f"{n}\n" for n in range(50_000))
+    seen = shared_home.code("for n in range(50_000): print(n)", options={"url": f"{gateway}/?token={TOKEN}"})
+    assert (seen.text(), seen.of("lost")) == (lines, [])
+    kernels = shared_home.client().get("/v1/kernels")["kernels"]
+    assert {kernel["transport"] for kernel in kernels if kernel["id"] == seen.kernel} == {"tunnel"}
+
+
 def test_a_wrong_token_is_refused_in_words(shared_home: DaemonHome, gateway: str) -> None:
     with pytest.raises(AuthError, match="refuses our token"):
         shared_home.code("1", options={"url": f"{gateway}/?token=wrong"})
