@@ -1,21 +1,16 @@
-"""What the tests of signing in share: the emulated service beside the test, scripted browsers, keychains in a file."""
+"""What the tests of signing in share: scripted browsers, keychains in a file, the file of an OAuth client."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
-from anyio.from_thread import start_blocking_portal
-
 from cli_support import Desk
-from colab_bridge.testing.colab import ColabEmulator, EmulatorOptions, emulator
 
-__all__ = ["CLIENT_ID", "CLIENT_SECRET", "EMAIL", "KEYCHAINS", "browser", "client_file", "keychain", "running_emulator"]
+__all__ = ["CLIENT_ID", "CLIENT_SECRET", "EMAIL", "KEYCHAINS", "browser", "client_file", "keychain"]
 
 EMAIL = "dev@example.com"
 CLIENT_ID = "407408718192-emulator.apps.googleusercontent.com"
@@ -89,13 +84,6 @@ class LockedKeychain(KeyringBackend):
 
     get_password = set_password = delete_password = _locked
 '''
-
-
-@contextlib.contextmanager
-def running_emulator(options: EmulatorOptions | None = None) -> Iterator[ColabEmulator]:
-    """Run the emulator in a thread of this process; commands are processes of their own."""
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator(options)) as colab:
-        yield colab
 
 
 def client_file(folder: Path) -> Path:

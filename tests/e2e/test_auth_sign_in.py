@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pexpect
 import psutil
 import pytest
 
-from auth_support import CLIENT_ID, CLIENT_SECRET, EMAIL, browser, client_file, keychain, pages, running_emulator
+from auth_support import CLIENT_ID, CLIENT_SECRET, EMAIL, browser, client_file, keychain, pages
 from cli_support import Desk
-from colab_bridge.testing.colab import ColabEmulator, Consent
+from colab_bridge.testing.colab import Consent
+from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
 
 COLAB = "https://www.googleapis.com/auth/colaboratory"
 DRIVE = "https://www.googleapis.com/auth/drive.file"
@@ -25,14 +27,14 @@ ACCOUNT_KEYS = {"account", "name", "current", "scopes", "state", "store", "signe
 
 
 @pytest.fixture
-def colab() -> Iterator[ColabEmulator]:
-    with running_emulator() as found:
+def colab() -> Iterator[ThreadedEmulator]:
+    with threaded_emulator() as found:
         yield found
         assert [str(violation) for violation in found.violations] == []
 
 
 @pytest.fixture
-def desk(tmp_path: Path, colab: ColabEmulator) -> Iterator[Desk]:
+def desk(tmp_path: Path, colab: ThreadedEmulator) -> Iterator[Desk]:
     found = Desk(tmp_path)
     try:
         found.environ |= {**colab.urls, "HOME": str(tmp_path / "user"), "NO_PROXY": "127.0.0.1"}
@@ -51,7 +53,7 @@ def sign_in(desk: Desk, tmp_path: Path, *options: str, **environ: str) -> Any:
     )
 
 
-def count(colab: ColabEmulator, path: str) -> int:
+def count(colab: ThreadedEmulator, path: str) -> int:
     return sum(record.path == path for record in colab.requests)
 
 
@@ -71,7 +73,7 @@ def visit(url: str) -> str:
     raise AssertionError("the page leads nowhere")
 
 
-def test_one_consent_in_the_browser_signs_in(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_one_consent_in_the_browser_signs_in(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     done = sign_in(desk, tmp_path)
     assert set(done) == ACCOUNT_KEYS | {"missing", "note"}
     assert (done["account"], done["current"], done["missing"], done["store"]) == (EMAIL, True, [], "file")
@@ -91,7 +93,7 @@ def test_where_the_sign_in_is_kept_is_said_in_one_line(desk: Desk, tmp_path: Pat
     assert done.stderr.count("this system has no keychain that can be used; kept in the encrypted file") == 1
 
 
-def test_the_client_is_given_once(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_the_client_is_given_once(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     sign_in(desk, tmp_path)
     client_file(tmp_path).unlink()
     desk.out("auth", "logout")
@@ -130,7 +132,7 @@ def test_an_answer_with_a_wrong_state_signs_nobody_in(desk: Desk, tmp_path: Path
     assert desk.run("auth", "status").returncode == 77
 
 
-def test_a_box_that_was_not_ticked_is_named(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_a_box_that_was_not_ticked_is_named(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     colab.identity.consent = Consent(withheld=frozenset({COLAB}))
     done = desk.run("auth", "login", "--client", str(client_file(tmp_path)), **browser(tmp_path))
     assert done.returncode == 77
@@ -142,7 +144,7 @@ def test_a_box_that_was_not_ticked_is_named(desk: Desk, colab: ColabEmulator, tm
     assert sign_in(desk, tmp_path)["missing"] == []
 
 
-def test_drive_may_be_left_out_and_is_asked_for_later(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_drive_may_be_left_out_and_is_asked_for_later(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     colab.identity.consent = Consent(withheld=frozenset({DRIVE}))
     assert sign_in(desk, tmp_path, "--drive")["missing"] == [DRIVE]
     colab.identity.consent = Consent()
@@ -150,7 +152,9 @@ def test_drive_may_be_left_out_and_is_asked_for_later(desk: Desk, colab: ColabEm
     assert count(colab, "/o/oauth2/v2/auth") == 2
 
 
-def test_a_revoked_sign_in_is_one_line_with_the_next_command(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_a_revoked_sign_in_is_one_line_with_the_next_command(
+    desk: Desk, colab: ThreadedEmulator, tmp_path: Path
+) -> None:
     sign_in(desk, tmp_path)
     colab.identity.break_refresh(EMAIL)
     colab.identity.accesses.clear()
@@ -164,7 +168,7 @@ def test_a_revoked_sign_in_is_one_line_with_the_next_command(desk: Desk, colab: 
     assert desk.document("auth", "login", "--account", EMAIL, **browser(tmp_path))["state"] == "ok"
 
 
-def test_processes_that_renew_at_once_cause_one_refresh(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_processes_that_renew_at_once_cause_one_refresh(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     sign_in(desk, tmp_path)
     for file in (desk.home / "state" / "credentials").glob("access-*"):
         file.unlink()
@@ -176,7 +180,7 @@ def test_processes_that_renew_at_once_cause_one_refresh(desk: Desk, colab: Colab
     assert count(colab, "/token") == before + 1
 
 
-def test_accounts_are_listed_chosen_and_signed_out(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_accounts_are_listed_chosen_and_signed_out(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     sign_in(desk, tmp_path, "--name", "private")
     colab.identity.consent = Consent(account="ada@work.example")
     sign_in(desk, tmp_path, "--name", "work")
@@ -195,7 +199,7 @@ def test_accounts_are_listed_chosen_and_signed_out(desk: Desk, colab: ColabEmula
     assert count(colab, "/revoke") == 0
 
 
-def test_status_tells_programs_what_there_is(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_status_tells_programs_what_there_is(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     done = desk.run("auth", "status", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 77
@@ -210,7 +214,7 @@ def test_status_tells_programs_what_there_is(desk: Desk, colab: ColabEmulator, t
 
 
 def test_a_google_colab_cli_sign_in_is_offered_and_never_taken_silently(
-    desk: Desk, colab: ColabEmulator, tmp_path: Path
+    desk: Desk, colab: ThreadedEmulator, tmp_path: Path
 ) -> None:
     grant = colab.identity.refresh_token(
         client_id=CLIENT_ID, account=EMAIL, scopes=frozenset({COLAB, f"{COLAB}.email"})
@@ -288,6 +292,24 @@ def test_an_empty_value_is_refused(desk: Desk) -> None:
     assert "is empty" in desk.refusal("secret", "set", "HF_TOKEN", status=2)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pexpect needs a pseudo-terminal")
+def test_the_first_cell_on_a_gpu_takes_one_command_and_one_consent(
+    desk: Desk, colab: ThreadedEmulator, tmp_path: Path
+) -> None:
+    environ = desk.environ | browser(tmp_path) | {"COLAB_BRIDGE_OAUTH_CLIENT": str(client_file(tmp_path))}
+    program, *argv = desk.argv("exec", "--provider", "colab", "--gpu", "T4", "print('on', 6 * 7)")
+    child = pexpect.spawn(program, argv, cwd=str(desk.project), env=environ, encoding="utf-8", timeout=90)
+    try:
+        child.expect("nobody is signed in to Google")
+        child.expect(f"signed in as {EMAIL}")
+        child.expect("on 42")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    assert child.exitstatus == 0
+    assert count(colab, "/o/oauth2/v2/auth") == 1
+
+
 PROGRAM = """
 import sys
 from colab_bridge import CredentialManager
@@ -297,7 +319,9 @@ print(manager.current, [account.email for account in manager.accounts()])
 """
 
 
-def test_a_program_signs_in_once_and_finds_it_the_next_time(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_a_program_signs_in_once_and_finds_it_the_next_time(
+    desk: Desk, colab: ThreadedEmulator, tmp_path: Path
+) -> None:
     environ = desk.environ | browser(tmp_path)
     first = [sys.executable, "-c", PROGRAM, str(client_file(tmp_path))]
     for command in (first, [sys.executable, "-c", PROGRAM]):
@@ -331,7 +355,7 @@ class ProcessWatch:
                 self.seen.add("\0".join(process.info["cmdline"] or ()))
 
 
-def test_no_token_and_no_secret_shows_anywhere(desk: Desk, colab: ColabEmulator, tmp_path: Path) -> None:
+def test_no_token_and_no_secret_shows_anywhere(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
     said: list[str] = []
 
     def run(*argv: str, stdin: str = "", **environ: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -69,7 +68,7 @@ class StateFile:
             )
         raise UserError(
             f"{self._path} is damaged",
-            hint=f"move it away and sign in again: mv {self._path} {self._path}.{int(time.time())}",
+            hint="move it away; then sign in again, or set your secrets again",
             code="CB-USER-072",
         )
 

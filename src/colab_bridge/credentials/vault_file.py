@@ -133,7 +133,7 @@ class FileVault:
         if not isinstance(tree, dict) or tree.get("schema") != _SCHEMA or not isinstance(tree.get("items"), dict):
             raise unreadable(
                 f"{self._file} is damaged, or of a newer Colab Bridge",
-                f"move it away and sign in again: mv {self._file} {self._file}.old",
+                "move it away and sign in again: colab-bridge auth login",
             )
         items = {str(name): value for name, value in tree["items"].items() if isinstance(value, str)}
         salt, n = _scrypt_members(tree.get("scrypt"))
@@ -200,7 +200,7 @@ class FileVault:
         except ValueError:
             key = b""
         if len(key) != KEY_BYTES:
-            raise unreadable(f"{self._key_file} is no key of ours", f"move it away: mv {self._key_file} /tmp")
+            raise unreadable(f"{self._key_file} is no key of ours", "move it away, or bring the right one back")
         return key
 
     def _wrong_key(self, content: _Content) -> Exception:
