@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import httpx2
@@ -103,6 +104,31 @@ async def test_a_machine_sees_its_own_processes_only(tmp_path: Path) -> None:
             done = await cells.run("import psutil; print(len(psutil.pids()), psutil.Process(1).cmdline()[0])")
     assert int(done.text.split()[0]) <= 4
     assert "python" in done.text
+
+
+async def test_a_package_installed_on_the_machine_is_not_installed_on_the_host(tmp_path: Path) -> None:
+    code = (
+        "import sysconfig, pathlib; site = pathlib.Path(sysconfig.get_path('purelib'))\n"
+        "(site / 'only_there.py').write_text('x = 4711')\nimport only_there; print(only_there.x)"
+    )
+    async with machine(tmp_path) as vm:
+        if not vm.private:
+            pytest.skip("this system gives no machine a disk of its own")
+        async with kernel(vm) as cells:
+            assert (await cells.run(code)).text == "4711\n"
+        assert not Path(sysconfig.get_path("purelib"), "only_there.py").exists()
+
+
+async def test_a_machine_whose_server_has_ended_is_no_longer_alive(tmp_path: Path) -> None:
+    async with machine(tmp_path) as vm, client(vm) as http:
+        kernel_id = (await http.post("/api/kernels", json={"name": "python3"})).json()["id"]
+        assert vm.alive
+        async with attached(vm, kernel_id) as cells:
+            await cells.send("shell", "execute_request", {"code": "import os; os.kill(os.getppid(), 9)"})
+            async with asyncio.timeout(WAIT_S):
+                while vm.alive:
+                    await asyncio.sleep(0.05)  # the supervisor says so when everything has ended
+        assert (await http.get("/api")).status_code == 502
 
 
 async def test_what_leaves_its_parent_on_purpose_ends_with_the_machine_all_the_same(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, Literal
@@ -16,7 +17,9 @@ _CHUNK_BYTES = 64 * 1024
 #: What may be under way on a connection before its sender has to wait: like a TCP window, larger on a long way.
 _WINDOW_BYTES = 256 * 1024
 _LONG_WINDOW_BYTES = 4 * 1024 * 1024
-_RESET: Final = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: closing with no time to linger resets the connection
+_RESET: Final = struct.pack(
+    "hh" if sys.platform == "win32" else "ii", 1, 0
+)  # socket(7), SO_LINGER: closing with no time to linger resets the connection
 
 #: Stands among the pieces of a stream for the place where it breaks.
 _CUT: Final = b"<cut>"

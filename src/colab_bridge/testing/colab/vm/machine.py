@@ -141,8 +141,8 @@ class Machine:
 
     @property
     def alive(self) -> bool:
-        """Whether its processes run, as far as we have not ended them."""
-        return self._processes is not None and self._death is None
+        """Whether its processes run."""
+        return self._processes is not None and self._death is None and not self._processes.ended
 
     @property
     def private(self) -> bool:

@@ -32,7 +32,7 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _GUEST = Path(__file__).with_name("guest")
 #: What a machine has of the host's environment: how to find programs and to write text, and nothing that is secret.
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SYSTEMROOT", "PATHEXT", "COMSPEC", "LD_LIBRARY_PATH")
-_DISK = ("content", "root", "home", "tmp", "var-colab", "rootfs", "bin", "drive", "jupyter")
+_DISK = ("content", "root", "home", "tmp", "var-colab", "rootfs", "layers", "bin", "drive", "jupyter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ class MachineProcesses:
         self._guest = guest
         self.server = server
         self.private = private
+        self._end: asyncio.Future[bytes] | None = None
 
     @classmethod
     async def start(
@@ -132,16 +133,18 @@ class MachineProcesses:
             if "error" in report:
                 raise UserError(report["error"], hint=report["hint"], code="CB-USER-080")
             self.private = report.get("disk") == "private"
-            ended = asyncio.ensure_future(pipe_out.readline())
-            try:
-                while not await _answers(self.server):
-                    # The server announces its readiness nowhere but on its port.
-                    await asyncio.wait([ended], timeout=_POLL_S)
-                    if ended.done():
-                        text = log.read_text(encoding="utf-8", errors="replace")
-                        raise RuntimeError(f"the machine's Jupyter server did not start:\n{text[-3000:]}")
-            finally:
-                ended.cancel()
+            self._end = asyncio.ensure_future(pipe_out.readline())
+            while not await _answers(self.server):
+                # The server announces its readiness nowhere but on its port.
+                await asyncio.wait([self._end], timeout=_POLL_S)
+                if self.ended:
+                    text = log.read_text(encoding="utf-8", errors="replace")
+                    raise RuntimeError(f"the machine's Jupyter server did not start:\n{text[-3000:]}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether they have ended, by themselves or because they were told to."""
+        return self._end is not None and self._end.done()
 
     def spawn(
         self, argv: Sequence[str], descriptor: int, *, terminal: bool, env: Mapping[str, str] | None = None
@@ -157,8 +160,8 @@ class MachineProcesses:
         Raises:
             OSError: the machine is gone.
         """
-        if self._guest is None:
-            raise OSError("this system cannot pass a terminal to another process")
+        if self._guest is None or self.ended:
+            raise OSError("nothing can be started on this machine")
         order = json.dumps({"argv": list(argv), "env": dict(env or {}), "terminal": terminal}).encode()
         socket.send_fds(self._guest, [order], [descriptor])
 
@@ -179,6 +182,9 @@ class MachineProcesses:
             with contextlib.suppress(ProcessLookupError):
                 self._supervisor.kill()
             await self._supervisor.wait()
+        if self._end is not None:
+            self._end.cancel()
+            await asyncio.gather(self._end, return_exceptions=True)
 
 
 def _lay_out(spec: MachineSpec) -> None:
@@ -195,7 +201,8 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
     folder = spec.folder.resolve()
     home = folder / "jupyter"
     config = write_config(home, Path("/"), server.port, server.token, _traits())
-    keep = [str(folder), str(_GUEST.resolve()), *_prefixes(python), python]
+    prefixes = _prefixes(python)
+    keep = [str(folder), str(_GUEST.resolve()), *prefixes, python]
     if spec.drive_folder is not None:
         keep.append(str(spec.drive_folder.resolve()))
     return {
@@ -209,6 +216,8 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
         "folder": str(folder),
         "hostname": spec.endpoint + "\n",
         "keep": keep,
+        # Where pip installs; characters that mean something in mount(8)'s options are left alone.
+        "layers": [prefixes[0]] if not set(prefixes[0]) & set(",:\\") else [],
         "log": str(folder / "machine.log"),
         "shared": shared,
     }
@@ -254,7 +263,7 @@ def _environment(folder: Path, python: str, spec: MachineSpec) -> dict[str, str]
 
 
 def _prefixes(python: str) -> list[str]:
-    """Return the folders that an interpreter needs: its environment's and those of the installation below it."""
+    """Return the folders that an interpreter needs: its environment first, then the installation below it."""
     if python == sys.executable:
         found = [sys.prefix, sys.base_prefix, sys.executable]
     else:
@@ -263,7 +272,7 @@ def _prefixes(python: str) -> list[str]:
         found = json.loads(done.stdout)
     prefix, base, executable = found
     real = Path(executable).resolve().parent.parent
-    return list(dict.fromkeys([prefix, str(Path(prefix).resolve()), base, str(Path(base).resolve()), str(real)]))
+    return list(dict.fromkeys([str(Path(prefix).resolve()), prefix, base, str(Path(base).resolve()), str(real)]))
 
 
 def _appending(path: Path) -> BinaryIO:

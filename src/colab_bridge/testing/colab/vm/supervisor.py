@@ -96,11 +96,10 @@ def _is_marked(process: psutil.Process, mark: str) -> bool:
 
 
 def _remove(folder: str) -> None:
-    """Remove the machine's disk, but never through a mount: the mirror's mount point goes first or nothing does."""
-    rootfs = Path(folder, "rootfs")
-    if rootfs.is_dir():
+    """Remove the machine's disk, but never through a mount: the mount points go first or nothing does."""
+    for name in ("rootfs", "layers"):
         try:
-            rootfs.rmdir()
+            Path(folder, name).rmdir()
         except OSError:
             return
     shutil.rmtree(folder, ignore_errors=True)
@@ -181,6 +180,7 @@ def _enter(request: dict[str, Any], flags: int, writer: int) -> NoReturn:
             Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
         _die_with_parent()  # after the change of credentials, which forgets it
         rootfs = _mirror(request)
+        _cover(request, rootfs, "userxattr" if flags & _CLONE_NEWUSER else "")
         if flags & _CLONE_NEWPID and (pid := os.fork()):
             os.close(writer)
             os.close(request["guest_fd"])
@@ -224,6 +224,19 @@ def _mirror(request: dict[str, Any]) -> str:
     return str(rootfs)
 
 
+def _cover(request: dict[str, Any], rootfs: str, option: str) -> None:
+    """Let the machine install packages without changing the host's: its writes go to a layer of its own, in memory."""
+    layers = Path(request["folder"], "layers")
+    with contextlib.suppress(OSError):  # an old kernel, or a file system that cannot be layered: then they are shared
+        _mount("tmpfs", str(layers), "tmpfs", 0)
+        for number, path in enumerate(request["layers"]):
+            upper, work = layers / f"upper{number}", layers / f"work{number}"
+            upper.mkdir()
+            work.mkdir()
+            data = ",".join(filter(None, (f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", option)))
+            _mount("overlay", rootfs + path, "overlay", 0, data)
+
+
 def _mirror_entries(source: Path, target: Path, leave_out: set[str]) -> None:
     for entry in os.scandir(source):
         if entry.name in leave_out:
@@ -239,8 +252,9 @@ def _mirror_entries(source: Path, target: Path, leave_out: set[str]) -> None:
             _mount(entry.path, str(here), None, _MS_BIND)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
-    done = _libc().mount(source.encode(), os.fsencode(target), kind.encode() if kind else None, flags, None)
+def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    names = [os.fsencode(source), os.fsencode(target), kind.encode() if kind else None]
+    done = _libc().mount(*names, flags, os.fsencode(data) if data else None)
     _check(done, f"mount {target}")
 
 

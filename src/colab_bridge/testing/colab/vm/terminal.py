@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -137,6 +138,8 @@ class _Terminal:
     """
 
     def __init__(self, spawn: Spawn, argv: tuple[str, ...]) -> None:
+        if sys.platform == "win32":
+            raise OSError("there are no such terminals on Windows")
         self.ended = False
         self._master, theirs = os.openpty()
         os.set_blocking(self._master, False)
