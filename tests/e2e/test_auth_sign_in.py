@@ -310,6 +310,22 @@ def test_the_first_cell_on_a_gpu_takes_one_command_and_one_consent(
     assert count(colab, "/o/oauth2/v2/auth") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pexpect needs a pseudo-terminal")
+def test_a_deployment_asks_for_drive_in_the_same_consent(desk: Desk, colab: ThreadedEmulator, tmp_path: Path) -> None:
+    environ = desk.environ | browser(tmp_path) | {"COLAB_BRIDGE_OAUTH_CLIENT": str(client_file(tmp_path))}
+    desk.notebook("a.ipynb", "print('in', 'Drive')")
+    program, *argv = desk.argv("deploy", "--provider", "colab", "a.ipynb")
+    child = pexpect.spawn(program, argv, cwd=str(desk.project), env=environ, encoding="utf-8", timeout=90)
+    try:
+        child.expect(f"signed in as {EMAIL}; allowed: Google Colab, Google Drive files of this app and your e-mail")
+        child.expect("published a.ipynb in Drive")
+        child.expect(pexpect.EOF)
+    finally:
+        child.close(force=True)
+    assert child.exitstatus == 0
+    assert count(colab, "/o/oauth2/v2/auth") == 1
+
+
 PROGRAM = """
 import sys
 from colab_bridge import CredentialManager

@@ -37,8 +37,9 @@ __all__ = [
 #: Where a sign-in or a secret is, in words.
 STORES = {"keychain": "in the keychain of this system", "file": "in an encrypted file"}
 _MAX_LINE = 16 * 1024
-#: No sign-in, ended, a policy that asks again, a box that was not ticked.
-_ASKS_FOR_SIGN_IN = frozenset({"CB-AUTH-010", "CB-AUTH-011", "CB-AUTH-012", "CB-AUTH-013"})
+_NEEDS_DRIVE = "CB-AUTH-021"
+#: No sign-in, ended, a policy that asks again, a box that was not ticked, Drive not asked for yet.
+_ASKS_FOR_SIGN_IN = frozenset({"CB-AUTH-010", "CB-AUTH-011", "CB-AUTH-012", "CB-AUTH-013", _NEEDS_DRIVE})
 _DOC = "docs/how-to/sign-in.md"
 
 
@@ -214,12 +215,13 @@ def _wants_take_over(invocation: Invocation, file: Path) -> bool:
     return click.confirm(f"google-colab-cli is signed in here ({file}). Take its sign-in over?", err=True)
 
 
-def offer_sign_in(invocation: Invocation, error: AuthError) -> bool:
+def offer_sign_in(invocation: Invocation, error: AuthError, *, drive: bool = False) -> bool:
     """Sign in right now where a person is at the terminal and that is what an error asks for.
 
     Args:
         invocation: This call.
         error: What the daemon has reported before anything was begun.
+        drive: Whether the call needs Drive too, so that it is asked for in the same consent.
 
     Returns:
         Whether somebody is signed in now, so that the call is worth another try.
@@ -234,12 +236,14 @@ def offer_sign_in(invocation: Invocation, error: AuthError) -> bool:
 
     from colab_bridge.credentials.choice import resolve_name
     from colab_bridge.credentials.sign_in import Wish
+    from colab_bridge.model.credentials import COLAB_SCOPES, DRIVE_SCOPES
 
     credentials, settings = open_credentials(invocation)
     known = credentials.accounts()
     invocation.console.note(error.message)
     account = resolve_name(settings.account or known.current, known.names())
-    wish = Wish(account=account, current=not known.accounts)
+    scopes = DRIVE_SCOPES if drive or error.code == _NEEDS_DRIVE else COLAB_SCOPES
+    wish = Wish(scopes=scopes, account=account, current=not known.accounts)
     report_signed_in(invocation.console, anyio.run(partial(sign_in_here, invocation, wish)))
     return True
 

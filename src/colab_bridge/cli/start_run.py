@@ -41,14 +41,20 @@ def start_run(invocation: Invocation, target: Target, request: dict[str, Any]) -
     return signed_in(invocation, follow)
 
 
-def signed_in(invocation: Invocation, call: Callable[[], _T]) -> _T:
-    """Do something, and once more after a sign-in where it fails for want of one and a person is there."""
+def signed_in(invocation: Invocation, call: Callable[[], _T], *, drive: bool = False) -> _T:
+    """Do something, and once more after a sign-in where it fails for want of one and a person is there.
+
+    Args:
+        invocation: This call.
+        call: What is done; it must have begun nothing when it fails so.
+        drive: Whether it needs Drive, which is then asked for in the same consent.
+    """
     try:
         return call()
     except AuthError as error:
         from colab_bridge.cli.sign_in import offer_sign_in  # only who is not signed in needs it
 
-        if not offer_sign_in(invocation, error):
+        if not offer_sign_in(invocation, error, drive=drive):
             raise
     return call()
 

@@ -195,7 +195,7 @@ def missing_error(account: str, missing: frozenset[str], *, source: str, fresh: 
             else f"{account or 'this sign-in'} has not allowed {boxes} (scope {scopes})"
         )
         hint = f"{login_command(account)}{drive}, and tick it" + (" this time" if fresh else "")
-        return AuthError(message, hint=hint, code="CB-AUTH-013")
+        return AuthError(message, hint=hint, code="CB-AUTH-021" if drive else "CB-AUTH-013")
     if source == "adc":
         return AuthError(
             f"not signed in, and the Application Default Credentials lack {boxes} (scope {scopes})",

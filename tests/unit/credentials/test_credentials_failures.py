@@ -92,6 +92,7 @@ def test_the_box_that_is_missing_is_named() -> None:
 def test_for_drive_alone_the_command_asks_for_drive() -> None:
     error = missing_error(ADA, frozenset({SCOPE_DRIVE_FILE}), source="login")
     assert error.hint.startswith(f"colab-bridge auth login --account {ADA} --drive")
+    assert error.code == "CB-AUTH-021"
 
 
 def test_for_application_default_credentials_the_scopes_are_spelled_out() -> None:

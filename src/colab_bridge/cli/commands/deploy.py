@@ -12,6 +12,7 @@ from colab_bridge._util.ids import new_id
 from colab_bridge.cli.commands.attach import follow_run_of
 from colab_bridge.cli.context import Invocation
 from colab_bridge.cli.root import json_option, target_options
+from colab_bridge.cli.start_run import signed_in
 from colab_bridge.cli.target import Target
 from colab_bridge.client.daemon import segment
 from colab_bridge.errors import UserError
@@ -69,7 +70,8 @@ def deploy(
     client = invocation.client()
     invocation.doing = "deploying"
     invocation.show_start(client)
-    made = client.post("/v1/deployments", {"run": run, "share_with": list(share_with), "role": role})
+    body = {"run": run, "share_with": list(share_with), "role": role}
+    made = signed_in(invocation, lambda: client.post("/v1/deployments", body), drive=True)
     _announce(invocation, made)
     if detach:
         if invocation.as_json:
