@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,14 @@ def assign(line: dict[str, Any]) -> str:
         return str(json.loads(answer.read().decode().removeprefix(")]}'\n"))["endpoint"])
 
 
+def wait_for(happened: Callable[[], object]) -> None:
+    """Wait until a process that says nothing about it has come to something."""
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_it_says_one_line_with_everything_that_a_client_needs(tmp_path: Path) -> None:
     port_file = tmp_path / "emulator.json"
     with started("--port-file", str(port_file), "--tier", "free", "--token-ttl", "7") as (process, line):
@@ -78,6 +89,26 @@ def test_ctrl_c_ends_it_and_all_of_its_machines() -> None:
         gone, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
         assert len(gone) == len(family)
+
+
+def test_it_ends_quietly_in_the_middle_of_an_allocation() -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "--stdin-eof"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        line = json.loads(process.stdout.readline())
+        with ThreadPoolExecutor(1) as pool:
+            assigning = pool.submit(assign, line)
+            watched = psutil.Process(process.pid)
+            wait_for(watched.children)
+            family = watched.children(recursive=True)
+            process.stdin.close()
+            assert isinstance(assigning.exception(WAIT_S), (http.client.RemoteDisconnected, ConnectionError))
+        assert process.wait(WAIT_S) == 0
+        assert process.stderr.read() == ""
+        assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
 def test_it_ends_with_the_process_that_holds_its_stdin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -213,9 +214,9 @@ class Service:
             faults=self._board.take(self.name, request.method, path),
         )
         record.fault = tuple(fault.kind for fault in call.faults)
-        response = await self._before(call) or await self._handle(call)
+        response = await self._before(call) or await self._unless_closing(call)
         kinds = set(record.fault)
-        if kinds & {"close", "close_after"}:
+        if response is None or kinds & {"close", "close_after"}:
             await self._drop(scope, receive)
         elif call.silent or kinds & {"hang", "hang_after"}:
             await self._hang(receive)
@@ -239,6 +240,20 @@ class Service:
                 return Response(body, fault.status, headers=dict(fault.headers))
             else:
                 await self._state.apply(fault, call.record.path)
+        return None
+
+    async def _unless_closing(self, call: Call) -> Response | None:
+        """Handle a request; None when the emulator ends before that is done, as in the middle of an allocation."""
+        handling = asyncio.create_task(self._handle(call))
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait({handling, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if handling.done():
+                return handling.result()
+        finally:
+            closing.cancel()
+        handling.cancel()
+        await asyncio.wait({handling})
         return None
 
     async def _handle(self, call: Call) -> Response:

@@ -98,7 +98,8 @@ def _config(application: Application, connections: Connections) -> uvicorn.Confi
         access_log=False,
         server_header=False,
         lifespan="off",
-        timeout_graceful_shutdown=2,
+        timeout_keep_alive=75,  # Google's front ends hold connections for minutes, too
+        timeout_graceful_shutdown=20,  # only a machine that is being started, and is ended again, takes time
     )
 
 
