@@ -72,7 +72,8 @@ campaign-frontends: $(STAMPS)/test ## Every front end through the tunnel, of a J
 
 campaign-sync: $(STAMPS)/test ## A fault at every file-system call of a sync, thousands of random edits with deaths in between
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 14400 \
-		tests/integration/sync_rows/test_rows_faults.py tests/integration/sync_rows/test_rows_properties.py
+		tests/integration/sync_rows/test_rows_faults.py tests/integration/sync_rows/test_rows_properties.py \
+		tests/integration/sync/test_sync_cut.py
 
 bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
 	@sh scripts/install-rsync.sh

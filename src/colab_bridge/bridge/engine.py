@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colab_bridge._util.atomic import write_atomic
+from colab_bridge.bridge.files import FileSyncManager
 from colab_bridge.bridge.link import Link
 from colab_bridge.bridge.notebook import LocalColabNotebook
 from colab_bridge.bridge.results import Result
@@ -64,6 +65,10 @@ class LocalColabEngine:
     def load_notebook(self, path: str | os.PathLike[str]) -> LocalColabNotebook:
         """Open a notebook on this engine's session."""
         return LocalColabNotebook(Path(self._link.folder / os.fspath(path)), link=self._link)
+
+    def sync_workspace(self) -> dict[str, Any]:
+        """Bring the folder and the workspace on the runtime to agreement now; see :meth:`FileSyncManager.sync`."""
+        return FileSyncManager(link=self._link).sync()
 
     def execute_cell(self, code: str, *, check: bool = False) -> Result:
         """Execute code on the session's main kernel, which keeps its variables."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from colab_bridge.errors import TransientError, from_problem
 __all__ = ["FileSyncManager"]
 
 _SYNC_S = 3600.0
+_WATCHED = 200
 
 
 class FileSyncManager:
@@ -67,6 +70,46 @@ class FileSyncManager:
             ColabBridgeError: the folders do not agree, with the reason.
         """
         return self._post("", {"wait_all": wait_all})
+
+    def get_modified_files(self) -> list[str]:
+        """Return the paths on which the two sides differ now, sorted; nothing is done."""
+        return sorted({str(change["path"]) for change in self.diff()})
+
+    def sync_to_colab(self) -> list[str]:
+        """Bring both folders to agreement; returns the paths that changed on the runtime.
+
+        Raises:
+            ColabBridgeError: the folders do not agree, with the reason.
+        """
+        return [str(path) for path in self.sync()["up"]]
+
+    def sync_from_colab(self) -> list[str]:
+        """Bring both folders to agreement, large results too; returns the paths that changed here.
+
+        Raises:
+            ColabBridgeError: the folders do not agree, with the reason.
+        """
+        return [str(path) for path in self.sync()["down"]]
+
+    def history(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Return what was synced, newest first: ``at``, ``reason``, ``line``, and counts."""
+        return list(self._link.client.get(self._path("sync/history"), limit=limit)["history"])
+
+    def watch_changes(self, *, interval_s: float = 1.0) -> Iterator[dict[str, Any]]:
+        """Yield what travels from now on, as lines of :meth:`history`, until the caller stops asking.
+
+        Changes travel by themselves; this only tells of them.
+
+        Args:
+            interval_s: Time between two looks.
+        """
+        known = {line["txn"] for line in self.history(_WATCHED)}
+        pause = threading.Event()
+        while True:
+            lines = [line for line in reversed(self.history(_WATCHED)) if line["txn"] not in known]
+            known |= {line["txn"] for line in lines}
+            yield from lines
+            pause.wait(interval_s)
 
     def status(self) -> dict[str, Any]:
         """Return how the folders stand: what is held, what is in conflict, what stays here and why."""

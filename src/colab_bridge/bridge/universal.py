@@ -68,6 +68,10 @@ class UniversalColabBridge:
         """Copy a file or folder from the runtime; returns the paths here."""
         return self.files.download(source, target)
 
+    def download_workspace(self, target: str | os.PathLike[str]) -> list[Path]:
+        """Copy the whole workspace of the runtime into a folder here, verified; returns the paths here."""
+        return self.files.download(".", target)
+
     def remove_file(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file of the runtime, or with ``recursive`` a folder with everything in it."""
         self.files.remove(path, recursive=recursive)

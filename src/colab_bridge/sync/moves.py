@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from colab_bridge.agent.sync.disk.root import STATE_FOLDER
 from colab_bridge.agent.sync.names import check_name, shown
 from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError, UserError
 from colab_bridge.sync.remote import Caller, RemoteFailure
@@ -168,7 +169,7 @@ class FileMover:
 
         Args:
             source: Path there.
-            target: Absolute path here; for a folder that exists already, the source goes into it.
+            target: Absolute path here; for a folder that exists already, the source goes into it, of ``.`` its content.
 
         Returns:
             Paths here.
@@ -179,7 +180,7 @@ class FileMover:
         """
         listing = await self.entries(source)
         name = posixpath.basename(posixpath.normpath(source))
-        if target.is_dir():
+        if target.is_dir() and name != ".":
             if check_name(name) is not None:
                 raise UserError(f"{shown(name)!r} is no possible name here", hint="Name the file here too.")
             target = target / name
@@ -196,7 +197,7 @@ class FileMover:
             here.mkdir(parents=True, exist_ok=True)
             for row in (await self.entries(there))["entries"]:
                 # The runtime names the files: nothing that leads out of the folder, and no links.
-                if check_name(row["name"]) is not None or row["kind"] == "link":
+                if check_name(row["name"]) is not None or row["kind"] == "link" or row["name"] == STATE_FOLDER:
                     continue
                 path = (posixpath.join(there, row["name"]), here / row["name"])
                 if row["kind"] == "folder":

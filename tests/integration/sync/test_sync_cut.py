@@ -1,6 +1,6 @@
 """A large file both ways through a link that is cut five times: byte-equal, little sent twice, little memory.
 
-``COLAB_BRIDGE_CAMPAIGN=1`` makes it 2 GiB (``make campaign-sync-cut``).
+``COLAB_BRIDGE_CAMPAIGN=1`` makes it 2 GiB (``make campaign-sync``).
 """
 
 from __future__ import annotations
