@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,69 @@ async def test_a_bad_token_at_the_tunnel_is_told_from_a_machine_without_ssh(vm: 
         async with ws(vm, "/colab/ssh", headers={"X-Colab-Runtime-Proxy-Token": "bad", "X-Colab-Ssh-Pubkey": ED25519}):
             pass
     assert refused.value.response.status_code == 401
+
+
+async def test_the_tunnel_carries_bytes_both_ways_for_one_session_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"X-Colab-Ssh-Pubkey": ED25519}
+    async with machine(tmp_path, ssh=True) as vm:
+        server = vm.spec.folder / "bin" / "echo-server"  # in place of sshd, which few machines have
+        server.write_text("#!/bin/sh\nexec cat\n")
+        server.chmod(0o755)
+        monkeypatch.setattr(ssh, "_sshd", lambda: str(server))
+        async with ws(vm, "/colab/ssh", headers=key) as first:
+            await first.send(bytes(range(256)))
+            assert await first.recv() == bytes(range(256))
+            with pytest.raises(InvalidStatus) as refused:
+                async with ws(vm, "/colab/ssh", headers=key):
+                    pass
+            assert refused.value.response.status_code == 429
+            assert json.loads(refused.value.response.body or b"") == {"error": "already-active-session"}
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    async with ws(vm, "/colab/ssh", headers=key) as second:
+                        await second.send(b"again")
+                        assert await second.recv() == b"again"
+                    break
+                except InvalidStatus:
+                    await asyncio.sleep(0.05)  # the machine's side ends a moment after ours
+        assert (vm.spec.folder / "ssh" / "authorized_keys").read_text() == ED25519 + "\n"
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or ssh._sshd() is None or shutil.which("ssh") is None,
+    reason="needs root, an installed sshd with its user, and ssh; the tunnel itself is tested without",
+)
+async def test_ssh_logs_in_as_root_on_the_machine(tmp_path: Path) -> None:
+    identity = tmp_path / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", identity], check=True)
+    key = identity.with_suffix(".pub").read_text().strip()
+    async with machine(tmp_path, ssh=True) as vm:
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async with ws(vm, "/colab/ssh", headers={"X-Colab-Ssh-Pubkey": key}) as socket:
+                up = asyncio.ensure_future(to_socket(reader, socket))
+                async for frame in socket:
+                    writer.write(frame)
+                up.cancel()
+            writer.close()
+
+        server = await asyncio.start_server(carry, "127.0.0.1", 0)
+        options = "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes"
+        done = await asyncio.create_subprocess_exec(
+            *("ssh", "-i", identity, "-p", str(server.sockets[0].getsockname()[1])),
+            *(word for option in options for word in ("-o", option)),
+            *("root@127.0.0.1", "id -un; cat /var/colab/hostname"),
+            stdout=subprocess.PIPE,
+        )
+        async with asyncio.timeout(WAIT_S):
+            output, _ = await done.communicate()
+        server.close()
+    assert output.decode().split() == ["root", "m-s-kkb-usc1f1-test"]
+
+
+async def to_socket(reader: asyncio.StreamReader, socket: ClientConnection) -> None:
+    while data := await reader.read(65536):
+        await socket.send(data)

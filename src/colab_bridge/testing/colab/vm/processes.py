@@ -153,8 +153,9 @@ class MachineProcesses:
 
         Args:
             argv: Program and arguments.
-            descriptor: Its stdin, stdout and stderr; may be closed afterwards.
-            terminal: Whether that is a terminal, which it shall control.
+            descriptor: Its stdin and stdout; may be closed afterwards.
+            terminal: Whether that is a terminal, which it shall control and which is its stderr too; otherwise that is
+                the machine's log.
             env: Variables besides those of the machine.
 
         Raises:

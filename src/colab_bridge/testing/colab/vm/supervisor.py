@@ -393,9 +393,8 @@ def _run_guest(request: dict[str, Any]) -> NoReturn:
         log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
         nothing = os.open(os.devnull, os.O_RDONLY)
         server = _spawn(request["argv"], request["env"], "/content", (nothing, log, log), terminal=False)
-        for descriptor in (log, nothing):
-            os.close(descriptor)
-        _serve_guest(guest, wake_reader, server, request["env"])
+        os.close(nothing)
+        _serve_guest(guest, wake_reader, server, request["env"], log)
         status = 0
     except Exception:  # noqa: BLE001 - root of a process that must not unwind into its parent's code
         traceback.print_exc()
@@ -403,7 +402,7 @@ def _run_guest(request: dict[str, Any]) -> NoReturn:
         os._exit(status)
 
 
-def _serve_guest(guest: socket.socket, wake_reader: int, server: int, env: dict[str, str]) -> None:
+def _serve_guest(guest: socket.socket, wake_reader: int, server: int, env: dict[str, str], log: int) -> None:
     """Serve until the server has ended: a machine without it is no use."""
     watched: list[Any] = [guest, wake_reader]
     while True:
@@ -419,10 +418,11 @@ def _serve_guest(guest: socket.socket, wake_reader: int, server: int, env: dict[
                 watched.remove(guest)  # the emulator has gone; our supervisor notices by itself
                 continue
             wish = json.loads(order)
+            (theirs, *_) = descriptors
+            # Without a terminal, what a program complains of must not get among what it sends.
+            streams = (theirs, theirs, theirs if wish["terminal"] else log)
             with contextlib.suppress(OSError):
-                _spawn(
-                    wish["argv"], {**env, **wish["env"]}, "/content", (descriptors[0],) * 3, terminal=wish["terminal"]
-                )
+                _spawn(wish["argv"], {**env, **wish["env"]}, "/content", streams, terminal=wish["terminal"])
             for descriptor in descriptors:
                 os.close(descriptor)
 
