@@ -125,6 +125,20 @@ async def test_faults_hit_the_data_plane_and_are_in_the_record(
     ]
 
 
+async def test_what_a_client_must_not_send_to_a_machine_is_noted(
+    colab: ColabEmulator, caller: Caller, assigned: Assigned
+) -> None:
+    before = len(colab.violations)
+    assert (await caller.http.get(assigned.url + KERNELS)).status_code == 404
+    headers = {"X-Colab-Runtime-Proxy-Token": assigned.token, "Authorization": f"Bearer {colab.access_token}"}
+    assert (await caller.http.get(assigned.url + KERNELS, headers=headers)).status_code == 200
+    noted = [(found.route, found.what) for found in colab.violations[before:]]
+    assert noted == [
+        (f"GET {KERNELS}", "no runtime proxy token"),
+        (f"GET {KERNELS}", "a Google access token for a runtime"),
+    ]
+
+
 @pytest.mark.parametrize(("kind", "why"), [("kill_vm", "killed"), ("prune", "idle")])
 async def test_a_machine_is_lost_in_the_middle_of_the_work(
     colab: ColabEmulator, caller: Caller, kind: Any, why: str

@@ -73,6 +73,15 @@ def test_a_fault_hits_only_what_it_names() -> None:
     assert [len(board.take(*each)) for each in asked] == [1, 0, 0]
 
 
+def test_a_fault_may_be_meant_for_one_runtime() -> None:
+    board = Switchboard()
+    board.add(kind="close", endpoint="gpu-*", count=None)
+    assert board.take("data", "GET", "/api", endpoint="gpu-1") != []
+    assert board.take("data", "GET", "/api", endpoint="m-1") == []
+    assert board.take("colab", "GET", "/tun/m/gpu-1/keep-alive/") != []
+    assert board.take("colab", "GET", "/tun/m/assignments") == []
+
+
 def test_a_fault_is_cleared_by_its_id_and_all_without_one() -> None:
     board = Switchboard()
     first, second = board.add(kind="hang"), board.add(kind="close")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from colab_bridge.testing.colab.faults import Fault, Switchboard
 from colab_bridge.testing.colab.identity import ALL_SCOPES, SCOPE_DRIVE, SCOPE_EMAIL, Identity
-from colab_bridge.testing.colab.record import Recorder
+from colab_bridge.testing.colab.record import Recorder, RequestRecord
 from colab_bridge.testing.colab.state import BackendState, Runtime
 from colab_bridge.testing.colab.tokens import ProxyTokens
 from colab_bridge.testing.colab.vm.contracts import DataFault, TokenVerdict
@@ -45,13 +45,15 @@ class DataPlane:
         self._tokens = tokens
         self._identity = identity
         self._spawn = spawn
+        self._last: dict[str, RequestRecord] = {}
         #: The runtimes; set once, when the state that starts machines with these hooks exists.
         self.state: BackendState | None = None
 
     def match(self, plane: str, method: str, path: str, *, endpoint: str = "") -> DataFault | None:
         """Note a request that has come to a runtime proxy, and return what is to go wrong with it."""
         record = self._recorder.request(plane, method, path, endpoint=endpoint)
-        faults = self._board.take(plane, method, path)
+        self._last[endpoint] = record
+        faults = self._board.take(plane, method, path, endpoint=endpoint)
         record.fault = tuple(fault.kind for fault in faults)
         delay_s = sum(fault.delay_s for fault in faults if fault.kind == "delay")
         found = DataFault(delay_s=delay_s) if delay_s else None
@@ -61,7 +63,11 @@ class DataPlane:
         return found
 
     def check_token(self, endpoint: str, port: int, token: str) -> TokenVerdict:
-        """Judge a token that came to a runtime proxy."""
+        """Judge a token that came to a runtime proxy with the request that was matched last; empty is none at all."""
+        if not token:
+            self._violation(endpoint, "no runtime proxy token", "X-Colab-Runtime-Proxy-Token, or its query parameter")
+        elif self._identity.valid(token) is not None:
+            self._violation(endpoint, "a Google access token for a runtime", "only its runtime proxy token")
         runtime = self._runtime(endpoint)
         if runtime is None:
             return TokenVerdict.UNASSIGNED
@@ -86,6 +92,11 @@ class DataPlane:
         runtime = self._runtime(endpoint)
         if runtime is not None and self.state is not None:
             await self.state.end(runtime, "unassigned")
+
+    def _violation(self, endpoint: str, what: str, expected: str) -> None:
+        record = self._last.get(endpoint)
+        if record is not None:
+            self._recorder.violation(record, what, expected)
 
     def _change(self, fault: Fault, endpoint: str) -> None:
         runtime = self._runtime(endpoint)

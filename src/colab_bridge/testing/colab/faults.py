@@ -44,6 +44,7 @@ class Fault:
     Attributes:
         kind: What happens, see :data:`FaultKind`.
         service: ``colab``, ``gapi``, ``public_api``, ``drive``, ``oauth``, ``data``, or a pattern of them.
+        endpoint: Runtime whose proxy is meant, or a pattern; of the services only those paths that name it are hit.
         method: HTTP method, or a pattern.
         path: Path without the query, or a pattern; ``*`` also stands for slashes.
         count: How many requests are hit; None for all that follow.
@@ -65,6 +66,7 @@ class Fault:
     service: str = "*"
     method: str = "*"
     path: str = "*"
+    endpoint: str = "*"
     count: int | None = 1
     skip: int = 0
     status: int = 500
@@ -76,12 +78,14 @@ class Fault:
     set: Mapping[str, Any] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
 
-    def hits(self, service: str, method: str, path: str) -> bool:
+    def hits(self, service: str, method: str, path: str, endpoint: str = "") -> bool:
         """Tell whether this fault is meant for a request."""
+        named = [endpoint] if endpoint else path.split("/")
         return (
             fnmatch.fnmatchcase(service, self.service)
             and fnmatch.fnmatchcase(method.upper(), self.method.upper())
             and fnmatch.fnmatchcase(path, self.path)
+            and any(fnmatch.fnmatchcase(name, self.endpoint) for name in named)
         )
 
 
@@ -125,12 +129,19 @@ class Switchboard:
         with self._lock:
             return [copy.copy(entry) for entry in self._pending]
 
-    def take(self, service: str, method: str, path: str) -> list[Fault]:
-        """Return the faults for a request that has arrived, in the order in which they were added, and count it."""
+    def take(self, service: str, method: str, path: str, *, endpoint: str = "") -> list[Fault]:
+        """Return the faults for a request that has arrived, in the order in which they were added, and count it.
+
+        Args:
+            service: Which service it came to; ``data`` for a runtime proxy.
+            method: HTTP method; ``WS`` for a WebSocket upgrade.
+            path: Path without the query.
+            endpoint: Whose runtime proxy it came to; empty elsewhere.
+        """
         hit: list[Fault] = []
         with self._lock:
             for entry in self._pending:
-                if not entry.fault.hits(service, method, path):
+                if not entry.fault.hits(service, method, path, endpoint):
                     continue
                 if entry.skip:
                     entry.skip -= 1
