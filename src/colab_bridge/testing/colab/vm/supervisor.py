@@ -41,6 +41,10 @@ _OWN = {"content": "content", "root": "root", "home": "home", "tmp": "tmp"}
 _END_WAIT_S = 5.0
 _END_ROUNDS = 10
 _SHARED_MARK = ".colab-bridge-emulator"
+_ALLOW_MOUNTS = (
+    "run on Linux with user namespaces (sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0) or, in a "
+    "container, with --cap-add SYS_ADMIN"
+)
 
 
 class CannotError(Exception):
@@ -324,7 +328,7 @@ class SharedContent:
         except BlockingIOError as error:
             raise CannotError(
                 "another emulated machine uses /content, and this system gives each no folder of its own\n"
-                "release that machine first, or run the emulator on Linux where unshare(1) works"
+                f"release that machine first, or {_ALLOW_MOUNTS}"
             ) from error
 
     def _clear_leftovers(self) -> None:
@@ -364,10 +368,7 @@ def _advice(error: OSError, reason: str) -> str:
     if sys.platform == "darwin":
         fix = "add 'content<TAB>Users/Shared/content' to /etc/synthetic.conf and restart, or use a Linux container"
     elif error.errno in (errno.EACCES, errno.EPERM):
-        fix = (
-            "allow user namespaces (sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0; in a container "
-            "--cap-add SYS_ADMIN), or for one machine at a time: sudo install -d -o $USER /content"
-        )
+        fix = f"{_ALLOW_MOUNTS}; or, for one machine at a time: sudo install -d -o $USER /content"
     else:
         fix = "make /content a folder that you may write to"
     return f"no machine can get a /content here: {reason}, and {error.strerror} for /content\n{fix}"
