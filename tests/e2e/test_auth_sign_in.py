@@ -349,6 +349,37 @@ def test_a_program_signs_in_once_and_finds_it_the_next_time(
     assert count(colab, "/o/oauth2/v2/auth") == 1
 
 
+USERDATA = """
+from google.colab import userdata
+value = userdata.get("HF_TOKEN")
+print("length", len(value))
+print("it is", value)
+value
+"""
+
+
+def test_code_gets_an_allowed_secret_and_its_value_is_nowhere_afterwards(
+    desk: Desk, colab: ThreadedEmulator, tmp_path: Path
+) -> None:
+    desk.environ["COLAB_BRIDGE_ACCESS_TOKEN"] = colab.access_token
+    desk.out("secret", "set", "HF_TOKEN", stdin="hf_4f9c8e7d6b5a")
+    notebook = desk.notebook("a.ipynb", USERDATA)
+    refused = desk.run("exec", "--provider", "colab", USERDATA)
+    assert refused.returncode == 1
+    assert "colab-bridge secret allow HF_TOKEN" in refused.stdout + refused.stderr
+    desk.out("secret", "allow", "HF_TOKEN")
+    done = desk.run("exec", "--provider", "colab", USERDATA)
+    assert done.returncode == 0, done.stderr
+    assert "length 15" in done.stdout
+    assert "it is [secret hidden by colab-bridge]" in done.stdout
+    desk.out("run", "--provider", "colab", "a.ipynb")
+    assert "it is [secret hidden by colab-bridge]" in notebook.read_text()
+    files = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    found = [name for name, data in files.items() if b"hf_4f9c8e7d6b5a" in data or colab.access_token.encode() in data]
+    assert found == []
+    assert "hf_4f9c8e7d6b5a" not in refused.stdout + refused.stderr + done.stdout + done.stderr
+
+
 class ProcessWatch:
     """Notes the arguments of every process on this machine, as any user of it can."""
 

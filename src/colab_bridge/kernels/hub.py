@@ -240,8 +240,7 @@ class HubKernel:
         """Send what a user typed. It may be a password, so only that there was an answer is recorded."""
         if self._side is not None and self._side.replied(message):
             return
-        hidden = RawMessage("stdin", message.header, message.parent, message.metadata, b"{}")
-        self._append(EntryKind.UP, v1_chunks(hidden))
+        self._append(EntryKind.UP, v1_chunks(_without_answer(message)))
         self._transmit(message)
 
     def _send_unrecorded(self, message: RawMessage) -> None:
@@ -402,7 +401,7 @@ class HubKernel:
             return
         log.info("request of somebody else", extra={"kernel": self.id, "type": msg_type})
         self._remember(msg_id)
-        self._append(EntryKind.UP, v1_chunks(message), origin)
+        self._append(EntryKind.UP, v1_chunks(_without_answer(message)), origin)
         self._activity.sent(message)
         self._upstream.set_busy(self._activity.busy)
         self._refresh_state()
@@ -592,3 +591,10 @@ def _answer(message: RawMessage) -> RawMessage:
     except MessageError:
         return RawMessage("shell", message.header, message.parent, message.metadata, b"{}", message.buffers)
     return message
+
+
+def _without_answer(message: RawMessage) -> RawMessage:
+    """Return a request as it may lie on a disk: without what was typed or handed over, which may be a secret."""
+    if message.channel != "stdin":
+        return message
+    return RawMessage("stdin", message.header, message.parent, message.metadata, b"{}")
