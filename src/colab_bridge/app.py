@@ -158,7 +158,7 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 transport_of=sessions.transport,
             )
             sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
-            sessions.ask_first(pool.answers)
+            sessions.ask_first(pool.answers, pool.connected)
             sessions.on_replaced(pool.runtime_gone)
             pool.keep_with(sync)
             pool.answer_with(SideDesks(sessions.session, providers, secrets, tasks).desk)

@@ -87,12 +87,14 @@ def require_same_services(own: ServiceUrls, environ: Mapping[str, str]) -> None:
 
     Args:
         own: Of this process.
-        environ: The caller's environment.
+        environ: The caller's environment; what it does not name is no matter.
 
     Raises:
         UserError: they differ.
     """
-    if service_urls(environ) != own:
+    wanted = service_urls(environ)
+    named = [field for name, field in SERVICE_VARIABLES.items() if environ.get(name, "").strip()]
+    if any(getattr(wanted, field) != getattr(own, field) for field in named):
         raise UserError(
             "the daemon was started for other addresses of Google's services than this command names",
             hint="colab-bridge daemon restart, or unset COLAB_BRIDGE_COLAB_URL and its siblings",

@@ -25,7 +25,7 @@ from colab_bridge.model.records import KernelPurpose, KernelRecord, KernelState,
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.side import SideDesk
-from colab_bridge.ports.upstream import Upstream
+from colab_bridge.ports.upstream import LinkState, Upstream
 from colab_bridge.sessions.agents import Agents
 from colab_bridge.sessions.transports import KernelTransport, Transport
 from colab_bridge.store.store import Store
@@ -200,12 +200,18 @@ class KernelPool:
             for kernel in self.kernels(session)
         )
 
-    def runtime_gone(self, session: str) -> None:
-        """Count all kernels of a session as dead, because their runtime has gone."""
+    def connected(self, session: str) -> bool:
+        """Whether the link to a kernel of a session is up, as far as that is known."""
+        return any(self._hubs[kernel.id].link is LinkState.CONNECTED for kernel in self.kernels(session))
+
+    async def runtime_gone(self, session: str) -> None:
+        """Count all kernels of a session as dead, because their runtime has gone, and let go of its files."""
         for kernel in self.kernels(session):
             if scope := self._scopes.get(kernel.id):
                 scope.cancel()
             self._hubs[kernel.id].fail("the runtime has gone")
+        if self._keeper is not None:
+            await self._keeper.session_ended(session)
 
     async def server(self, session: str) -> JupyterServer:
         """Return a REST client for the runtime of a session."""

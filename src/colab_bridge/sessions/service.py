@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,22 @@ class SessionService:
         self._locks: dict[str, anyio.Lock] = {}
         self._transports: dict[str, Transport] = {}
         self._answers: Callable[[str], bool] = lambda _name: False
-        self._replaced: Callable[[str], None] = lambda _name: None
+        self._connected: Callable[[str], bool] = lambda _name: False
+        self._replaced: Callable[[str], Awaitable[None]] = _nobody_minds
         self.notices: list[str] = []
         self.starts = StartReports(clock)
         self._learn: Callable[[Mapping[str, str]], None] = lambda _env: None
 
-    def ask_first(self, answers: Callable[[str], bool]) -> None:
-        """Have ``answers(session name)`` asked before a runtime is; where it is true, the runtime lives."""
-        self._answers = answers
+    def ask_first(self, answers: Callable[[str], bool], connected: Callable[[str], bool]) -> None:
+        """Have it asked before a runtime is.
 
-    def on_replaced(self, listener: Callable[[str], None]) -> None:
+        Args:
+            answers: By session name: where it is true, the runtime lives.
+            connected: Likewise: where it is true, there is a link to it that has not broken.
+        """
+        self._answers, self._connected = answers, connected
+
+    def on_replaced(self, listener: Callable[[str], Awaitable[None]]) -> None:
         """Have ``listener(session name)`` called when a runtime has gone, before the session gets another one."""
         self._replaced = listener
 
@@ -134,11 +140,13 @@ class SessionService:
         options: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         create_named: bool = False,
+        choose: bool = False,
     ) -> Session:
         """Return a session whose runtime answers, making one where that is what the caller means.
 
-        Without a name it is the project's session on the runtime asked for, which is made when there is none. A named
-        session must exist, unless ``create_named``.
+        Without a name it is the project's session on the runtime asked for, which is made when there is none. Where
+        nothing is asked for, it is the one that the user has asked for last. A named session must exist, unless
+        ``create_named``.
 
         Args:
             project: Absolute path of the project's root.
@@ -148,19 +156,33 @@ class SessionService:
             options: Provider options asked for explicitly.
             env: The caller's ``COLAB_BRIDGE_*`` variables.
             create_named: Make the named session; it must not exist.
+            choose: The user asks for this very session, so that it is the one for what asks for nothing.
 
         Raises:
             UserError: the name is unknown, taken or not allowed.
         """
         self._learn(env or {})
         settings = self.settings(project, env or {})
-        if name and not create_named:
+        if not (name or runtime or provider or options) and (chosen := self._chosen(project, env or {})) is not None:
+            session = await self._ready(chosen, env or {})
+        elif name and not create_named:
             session = await self._ready(self.session(name), env or {})
         else:
             target = choose_target(settings, runtime=runtime, provider=provider, options=options)
             session = await self._find_or_make(target, project, name, env or {})
         self._transports[session.name] = Transport(settings.transport)
+        if choose:
+            session = dataclasses.replace(session, chosen_at=self._clock.time())
+            self._store.put_session(session)
         return session
+
+    def _chosen(self, project: str, env: Mapping[str, str]) -> Session | None:
+        """Return the session of a project that its user has asked for last; None where the caller's environment
+        names another runtime."""
+        if env.get("COLAB_BRIDGE_PROVIDER") or env.get("COLAB_BRIDGE_RUNTIME"):
+            return None
+        asked = [session for session in self._store.sessions(project) if session.chosen_at]
+        return max(asked, key=lambda session: session.chosen_at, default=None)
 
     async def is_held(
         self,
@@ -278,16 +300,37 @@ class SessionService:
                 if session.handle.here is None and self._answers(session.name):
                     return session
                 try:
-                    await self._provider(session.provider, env).attach(session.handle)
+                    await self._verify(self._provider(session.provider, env), session.name, session.handle)
                     return session
                 except RuntimeLostError as error:
                     log.warning("runtime lost", extra={"session": session.name, "reason": error.message})
             return await self._replace_runtime(session, env)
 
+    async def _verify(self, provider: RuntimeProvider, name: str, handle: RuntimeHandle) -> None:
+        """Make sure that a runtime lives.
+
+        A machine that is reached through a proxy is asked itself where no link tells, since a way in that has not ended
+        says nothing about it; where it cannot be reached, its account is asked.
+
+        Raises:
+            RuntimeLostError: it is gone.
+        """
+        endpoint = await provider.attach(handle)
+        if not isinstance(provider, AccountProvider) or self._connected(name):
+            return
+        server = JupyterServer(_renewable(provider, handle, endpoint))
+        try:
+            await server.check()
+        except TransientError:
+            await provider.attach(handle, stale=endpoint)
+            raise
+        finally:
+            await server.aclose()
+
     async def _replace_runtime(self, session: Session, env: Mapping[str, str]) -> Session:
         """Get a new runtime for a session whose own is gone; its kernels' variables are gone with it."""
         provider = self._providers.get(session.provider)
-        self._replaced(session.name)
+        await self._replaced(session.name)
         if session.handle is not None:
             # What is left of the old one: kernels without their server, its folder.
             with contextlib.suppress(ColabBridgeError):
@@ -426,6 +469,10 @@ def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:
     if session.provider == "local" and (python := environment_python(env)):
         options["env_python"] = python
     return RuntimeRequest(session=session.name, project=session.project, options=options)
+
+
+async def _nobody_minds(_name: str) -> None:
+    """Stand in where nobody listens."""
 
 
 async def _until_ready(server: JupyterServer, patience_s: float) -> None:

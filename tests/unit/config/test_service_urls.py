@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colab_bridge.config.services import SERVICE_VARIABLES, ServiceUrls, service_urls
+from colab_bridge.config.services import SERVICE_VARIABLES, ServiceUrls, require_same_services, service_urls
 from colab_bridge.errors import UserError
 
 
@@ -84,3 +84,12 @@ def test_no_text_makes_anything_but_an_address_or_a_user_error(text: str) -> Non
     except UserError:
         return
     assert urls.drive.startswith(("https://", "http://"))
+
+
+def test_a_caller_that_names_other_services_than_ours_is_refused_and_one_that_names_none_is_not() -> None:
+    own = service_urls({"COLAB_BRIDGE_COLAB_URL": "http://127.0.0.1:1"})
+    require_same_services(own, {})
+    require_same_services(own, {"COLAB_BRIDGE_COLAB_URL": "http://127.0.0.1:1/"})
+    with pytest.raises(UserError, match="other addresses") as caught:
+        require_same_services(own, {"COLAB_BRIDGE_COLAB_URL": "http://127.0.0.1:2"})
+    assert "daemon restart" in caught.value.hint
