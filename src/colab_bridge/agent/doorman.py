@@ -292,8 +292,6 @@ class _StdinDoor(threading.Thread):
         self._connections = {}
         self._stopping = False
         self._bell, self._ring = socket.socketpair()
-        # Bytes from the agent are read into it: making room for the longest read costs more than copying a short one.
-        self._space = memoryview(bytearray(_READ_BYTES))
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
@@ -415,15 +413,15 @@ class _StdinDoor(threading.Thread):
 
     def _pull_down(self, connection):
         try:
-            size = connection.socket.recv_into(self._space)
+            data = connection.socket.recv(_READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            size = 0
-        if not size:
+            data = b""
+        if not data:
             self._drop(connection, "the agent hung up")
             return
-        connection.down = bytes(self._space[:size])
+        connection.down = data
         self._send_down(connection)
 
     def _send_down(self, connection):

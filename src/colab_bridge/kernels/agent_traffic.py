@@ -29,7 +29,7 @@ from colab_bridge.agent.events import (
 )
 from colab_bridge.agent.faults import BufferFull, ChannelError, ChannelMisuse
 from colab_bridge.agent.process.pump import Pump
-from colab_bridge.agent.process.stream import StreamFace
+from colab_bridge.agent.process.stream import StreamFace, Streams
 from colab_bridge.kernels.agent_errors import AgentError, one_line
 
 __all__ = ["LinkStream", "LinkStreamHandler", "Traffic"]
@@ -129,7 +129,7 @@ class Traffic:
         self.fault = ""
         self.has_linked = False
         self._calls: dict[int, asyncio.Future[tuple[Mapping[str, Any], bytes]]] = {}
-        self._streams: dict[int, tuple[StreamFace, LinkStreamHandler]] = {}
+        self._streams: Streams[LinkStreamHandler] = Streams(self.pump)
         self._room = asyncio.Event()
         self._takers: dict[type[Any], Callable[[Any], None]] = {
             LinkUp: self._link_up,
@@ -138,9 +138,9 @@ class Traffic:
             CallCancelled: lambda event: self._end_call(event.call, AgentError("cancelled", "the call was cancelled")),
             CallReceived: self._refuse_call,
             StreamOpened: lambda event: self._channel.close_stream(event.stream, "unknown", "not wanted"),
-            StreamData: self._stream_data,
+            StreamData: self._streams.data,
             StreamGap: self._stream_gap,
-            StreamClosed: self._stream_closed,
+            StreamClosed: self._streams.closed,
             Writable: self._writable,
             Notified: self._notified,
             PeerReset: lambda event: self._lose_streams(event.streams),
@@ -251,41 +251,18 @@ class Traffic:
         except ChannelMisuse as error:
             raise AgentError("closed" if self.is_over else "invalid", str(error)) from error
         face = StreamFace(self.pump, stream, name, params or {}, resume_from)
-        self._streams[stream] = (face, handler)
+        self._streams.add(face, handler)
         self.pump.kick()
         return face
 
-    def _stream_data(self, event: StreamData) -> None:
-        found = self._streams.get(event.stream)
-        if found is None:
-            self._channel.consumed(event.stream, event.seq)
-        elif found[0].arrived(event.seq):
-            found[1].data(event)
-
     def _stream_gap(self, event: StreamGap) -> None:
-        found = self._streams.get(event.stream)
-        if found is not None and not found[0].over:
-            found[1].gap(event.first, event.last)
-
-    def _stream_closed(self, event: StreamClosed) -> None:
-        found = self._streams.pop(event.stream, None)
-        if found is None:
-            return
-        face, handler = found
-        wanted, face.over = not face.over, True
-        try:
-            if wanted:
-                handler.closed(event.code, event.message)
-        finally:
-            face.end()
+        handler = self._streams.wanted(event.stream)
+        if handler is not None:
+            handler.gap(event.first, event.last)
 
     def _lose_streams(self, lost: Sequence[Unacknowledged]) -> None:
         pieces = {each.stream: each.pieces for each in lost}
-        streams, self._streams = self._streams, {}
-        wanted = [(face.id, handler) for face, handler in streams.values() if not face.over]
-        for face, _handler in streams.values():
-            face.forget()
-        for stream, handler in wanted:
+        for stream, handler in self._streams.forget():
             self._guard(handler.lost, pieces.get(stream, ()))
 
     # -- the rest
@@ -309,22 +286,14 @@ class Traffic:
         self._room.set()
         self.has_linked = True
         self._linked(event.resumed)
-        for face, handler in list(self._streams.values()):
-            if not face.over:
-                self._guard(handler.opened)
+        for handler in self._streams.all_wanted():
+            self._guard(handler.opened)
 
     def _writable(self, event: Writable) -> None:
         if event.stream < _FIRST_STREAM:
             self._room.set()
-            return
-        found = self._streams.get(event.stream)
-        if found is None:
-            return
-        face, handler = found
-        if face.over:
-            face.finish()
         else:
-            handler.writable()
+            self._streams.writable(event)
 
     def _notified(self, event: Notified) -> None:
         for prefix, callback in list(self._subscribers):

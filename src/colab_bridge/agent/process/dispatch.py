@@ -22,7 +22,7 @@ from ..events import (
 from ..faults import BufferFull, ChannelError
 from .pump import Pump
 from .service import CallFailure, Reply, Service, StreamHandler
-from .stream import StreamFace
+from .stream import StreamFace, Streams
 
 __all__ = ["Dispatch"]
 
@@ -45,15 +45,15 @@ class Dispatch:
         self.pump = Pump(Channel("server", now=clock()), self._take, clock=clock)
         self._services = services
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._streams: dict[int, tuple[StreamFace, StreamHandler]] = {}
+        self._streams: Streams[StreamHandler] = Streams(self.pump)
         self._turns = {name: asyncio.Semaphore(_CALLS_AT_ONCE) for name in services}
         self._room = asyncio.Event()
         self._takers: dict[type[Any], Callable[[Any], None]] = {
             CallReceived: self._call_received,
             CallWithdrawn: self._call_withdrawn,
             StreamOpened: self._stream_opened,
-            StreamData: self._stream_data,
-            StreamClosed: self._stream_closed,
+            StreamData: self._streams.data,
+            StreamClosed: self._streams.closed,
             Writable: self._writable,
             PeerReset: lambda _event: self._drop_streams("reset", "the daemon was started anew"),
             ChannelClosed: lambda event: self._drop_streams("closed", event.message),
@@ -92,9 +92,8 @@ class Dispatch:
         except Exception:
             # A defect of one service must not end the others.
             log.exception("a service failed with an event", extra={"event": type(event).__name__})
-            stream = getattr(event, "stream", None)
-            if stream in self._streams:
-                face, _handler = self._streams.pop(stream)
+            face = self._streams.remove(getattr(event, "stream", -1))
+            if face is not None:
                 face.close("internal", "the service failed with this stream")
 
     # -- calls
@@ -158,45 +157,18 @@ class Dispatch:
             log.exception("a service failed to open a stream", extra={"stream": event.name})
             handler = _Nobody()
             face.close("internal", f"the service failed: {type(error).__name__}: {error}"[:300])
-        self._streams[event.stream] = (face, handler)
-
-    def _stream_data(self, event: StreamData) -> None:
-        found = self._streams.get(event.stream)
-        if found is None:
-            self.pump.channel.consumed(event.stream, event.seq)
-        elif found[0].arrived(event.seq):
-            found[1].data(event)
-
-    def _stream_closed(self, event: StreamClosed) -> None:
-        face, handler = self._streams.pop(event.stream, (None, None))
-        if face is None or handler is None:
-            return
-        if not face.over:
-            face.over = True
-            handler.closed(event.code, event.message)
-        face.end()
+        self._streams.add(face, handler)
 
     def _writable(self, event: Writable) -> None:
         if event.stream < _FIRST_STREAM:
             self._room.set()
-            return
-        found = self._streams.get(event.stream)
-        if found is None:
-            return
-        face, handler = found
-        if face.over:
-            face.finish()
         else:
-            handler.writable()
+            self._streams.writable(event)
 
     def _drop_streams(self, code: str, message: str) -> None:
-        streams, self._streams = self._streams, {}
         self._room.set()
-        for face, handler in streams.values():
-            wanted = not face.over
-            face.forget()
-            if wanted:
-                self._tell_end(handler, code, message)
+        for _stream, handler in self._streams.forget():
+            self._tell_end(handler, code, message)
 
     @staticmethod
     def _tell_end(handler: StreamHandler, code: str, message: str) -> None:

@@ -20,13 +20,13 @@ from .preamble import MOST_BYTES, Preamble, PreambleError, parse_line
 
 __all__ = ["ask_agent", "main", "start"]
 
-# What is freed goes back to the system, but not what the next message of an output of 1 MB a piece needs again at once:
-# making room anew for each would take longer than all that is done with it.
-_KEPT_BYTES = str(2 * 1024 * 1024)
+# What is freed goes back to the system. But a buffer of the size of an output of 1 MB a piece is cut from memory that is
+# there: as a mapping of its own it would be made and cleared anew for each, which takes longer than all that is done
+# with it.
 _SMALL = {
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
-    "MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES,
+    "MALLOC_MMAP_THRESHOLD_": str(1280 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 1024),
 }
 _READY_S = 20.0
 _ANSWER_S = 3.0

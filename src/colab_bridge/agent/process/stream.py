@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ..channel import Channel
+from ..events import StreamClosed, StreamData, Writable
 from ..faults import BufferFull, ChannelError, ChannelMisuse
 from ..table import Payload
 from .pump import Pump
+from .service import StreamHandler
 
-__all__ = ["StreamFace"]
+__all__ = ["StreamFace", "Streams"]
+
+
+H = TypeVar("H", bound=StreamHandler)
 
 
 class StreamFace:
@@ -117,3 +122,70 @@ class StreamFace:
     def forget(self) -> None:
         """The stream does not exist any more: the other end was started anew, or the channel is closed."""
         self.over = self._gone = True
+
+
+class Streams(Generic[H]):
+    """The streams of one end, each with whoever handles it.
+
+    Args:
+        pump: Drives the channel.
+    """
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._open: dict[int, tuple[StreamFace, H]] = {}
+
+    def add(self, face: StreamFace, handler: H) -> None:
+        """Hand the events of a stream to a handler from now on."""
+        self._open[face.id] = (face, handler)
+
+    def remove(self, stream: int) -> StreamFace | None:
+        """Hand out nothing more of a stream, and return it; None when there is none."""
+        return self._open.pop(stream, (None, None))[0]
+
+    def wanted(self, stream: int) -> H | None:
+        """Return the handler of a stream that has not ended."""
+        face, handler = self._open.get(stream, (None, None))
+        return None if face is None or face.over else handler
+
+    def all_wanted(self) -> list[H]:
+        """Return the handlers of all streams that have not ended."""
+        return [handler for face, handler in self._open.values() if not face.over]
+
+    def data(self, event: StreamData) -> None:
+        """Hand out a piece; what nobody takes is done with."""
+        face, handler = self._open.get(event.stream, (None, None))
+        if face is None or handler is None:
+            self._pump.channel.consumed(event.stream, event.seq)
+        elif face.arrived(event.seq):
+            handler.data(event)
+
+    def closed(self, event: StreamClosed) -> None:
+        """End a stream that the other end has closed."""
+        face, handler = self._open.pop(event.stream, (None, None))
+        if face is None or handler is None:
+            return
+        wanted, face.over = not face.over, True
+        try:
+            if wanted:
+                handler.closed(event.code, event.message)
+        finally:
+            face.end()
+
+    def writable(self, event: Writable) -> None:
+        """Let a stream go on for which there was no room."""
+        face, handler = self._open.get(event.stream, (None, None))
+        if face is None or handler is None:
+            return
+        if face.over:
+            face.finish()
+        else:
+            handler.writable()
+
+    def forget(self) -> list[tuple[int, H]]:
+        """Forget all streams, which do not exist any more, and return the handlers of those that had not ended."""
+        streams, self._open = self._open, {}
+        wanted = [(face.id, handler) for face, handler in streams.values() if not face.over]
+        for face, _handler in streams.values():
+            face.forget()
+        return wanted

@@ -60,6 +60,8 @@ class LocalWire(asyncio.BufferedProtocol):
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
+        # By default a Unix socket holds less than the doorman reads at once, and each of its messages has a price.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _WRITE_HIGH_BYTES)
         self._room.set()
         if self._made is not None:
             self._made(self)
