@@ -34,6 +34,7 @@ def sessions_router(app: App) -> APIRouter:
                 options=body.options,
                 env=body.env,
                 create_named=True,
+                choose=True,
             )
 
         return session_view(app, await with_caller(request, ensure))

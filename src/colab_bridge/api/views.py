@@ -22,6 +22,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "provider": session.provider,
         "runtime": session.options.get("runtime"),
         "default": session.default,
+        "chosen_at": session.chosen_at,
         "state": str(session.state),
         "label": session.handle.label if session.handle else "",
         "created_at": session.created_at,

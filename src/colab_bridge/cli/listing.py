@@ -63,7 +63,7 @@ def run_rows(runs: list[dict[str, Any]]) -> list[list[object]]:
 
 
 def default_session(invocation: Invocation, client: DaemonClient) -> str:
-    """Return the name of the project's own session.
+    """Return the name of the session that commands of the project use: the one asked for last, else its own.
 
     Raises:
         UserError: the project has none.
@@ -74,8 +74,8 @@ def default_session(invocation: Invocation, client: DaemonClient) -> str:
             f"no session belongs to {invocation.project}",
             hint="See all: colab-bridge sessions; or make one: colab-bridge new",
         )
-    own = [session for session in found if session.get("default")] or found
-    return str(own[0]["name"])
+    own = max(found, key=lambda session: (session.get("chosen_at") or 0.0, bool(session.get("default"))))
+    return str(own["name"])
 
 
 def pick_run(invocation: Invocation, client: DaemonClient, name: str | None, *, running_first: bool) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Session:
         handle: The runtime; None while it is being acquired.
         state: Where it stands.
         created_at: Unix seconds.
+        chosen_at: Unix seconds at which the user asked for this very session; 0 for one that a run has made by itself.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Session:
     handle: RuntimeHandle | None = None
     state: SessionState = SessionState.STARTING
     created_at: float = 0.0
+    chosen_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

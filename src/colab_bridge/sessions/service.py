@@ -177,8 +177,10 @@ class SessionService:
         return session
 
     def _chosen(self, project: str, env: Mapping[str, str]) -> Session | None:
-        """Return the session of a project that its user has asked for last; None where the caller's environment
-        names another runtime."""
+        """Return the session of a project that its user has asked for last.
+
+        None where there is none, and where the caller's environment names a runtime.
+        """
         if env.get("COLAB_BRIDGE_PROVIDER") or env.get("COLAB_BRIDGE_RUNTIME"):
             return None
         asked = [session for session in self._store.sessions(project) if session.chosen_at]

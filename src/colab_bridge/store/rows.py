@@ -46,6 +46,7 @@ def session_to_row(session: Session) -> dict[str, Value]:
         "handle": None if session.handle is None else _json_in(_handle_in(session.handle)),
         "state": session.state.value,
         "created_at": session.created_at,
+        "chosen_at": session.chosen_at,
     }
 
 
@@ -64,6 +65,7 @@ def session_from_row(row: sqlite3.Row) -> Session:
         handle=None if row["handle"] is None else _handle_out(_object(row, "handle")),
         state=_choice(row, "state", SessionState),
         created_at=_real(row, "created_at"),
+        chosen_at=_real(row, "chosen_at"),
     )
 
 
