@@ -314,6 +314,9 @@ class Stage:
                 while data := self.calls.read(source, _BUFFER_BYTES):
                     self.calls.write(fd, data)
                 self.calls.written(fd)
+            except OSError:
+                self._unlink_if_there(half)
+                raise
             finally:
                 os.close(fd)
         finally:
