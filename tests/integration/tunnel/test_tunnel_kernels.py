@@ -67,6 +67,24 @@ async def test_input_and_interrupts_reach_a_busy_kernel(tmp_path: Path) -> None:
         assert (await scene.status())["busy"] is False
 
 
+async def test_what_a_user_types_reaches_the_kernel_and_no_disk(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        asking = end.execute("import getpass; print(len(getpass.getpass('password: ')))")
+        await end.until(lambda: "stdin:input_request" in end.briefs())
+        (request,) = [m for m in end.downs() if m.msg_type == "input_request"]
+        answer = {"value": "correct-horse-battery"}
+        parent = request.header_fields()
+        end.up(RawMessage.build("stdin", "input_reply", answer, msg_id="i1", session="daemon", parent=parent))
+        await end.until_done(asking)
+        assert end.stdout(asking) == "21\n"
+        (journalled,) = [m for m in end.ups() if m.msg_type == "input_reply"]
+        assert (journalled.msg_id, journalled.content_fields()) == ("i1", {})
+        files = [file for file in tmp_path.rglob("*") if file.is_file()]
+        assert any(b"getpass" in file.read_bytes() for file in files)
+        assert [file for file in files if b"correct-horse-battery" in file.read_bytes()] == []
+
+
 async def test_a_flood_arrives_complete_though_its_reader_begins_late(tmp_path: Path) -> None:
     async with tunnelled(tmp_path) as scene:
         end = scene.open(reading=False)

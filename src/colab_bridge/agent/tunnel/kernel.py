@@ -352,7 +352,11 @@ class HeldKernel:
 
     def _journal_up(self, incoming: Incoming) -> None:
         assert self.journal is not None
-        number = self.journal.up(incoming.frame)
+        frame = incoming.frame
+        if incoming.channel == "stdin":
+            # What was typed or handed over may be a password: the disk learns only that there was an answer.
+            frame = b"".join(pack("stdin", [*incoming.parts[:3], b"{}"]))
+        number = self.journal.up(frame)
         self._requests.sent(incoming.msg_id, number, incoming.msg_type, incoming.channel)
 
     def _note(self, note: Mapping[str, Any]) -> None:
