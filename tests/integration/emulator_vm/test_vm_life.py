@@ -108,7 +108,7 @@ async def test_a_machine_sees_its_own_processes_only(tmp_path: Path) -> None:
 
 async def test_a_package_installed_on_the_machine_is_not_installed_on_the_host(tmp_path: Path) -> None:
     code = (
-        "import sysconfig, pathlib; site = pathlib.Path(sysconfig.get_path('purelib'))\n"
+        "import sys, sysconfig, pathlib; site = pathlib.Path(sysconfig.get_path('purelib'))\n"
         "(site / 'only_there.py').write_text('x = 4711')\nimport only_there; print(only_there.x)"
     )
     async with machine(tmp_path) as vm:
@@ -116,6 +116,8 @@ async def test_a_package_installed_on_the_machine_is_not_installed_on_the_host(t
             pytest.skip("this system gives no machine a disk of its own")
         async with kernel(vm) as cells:
             assert (await cells.run(code)).text == "4711\n"
+            alone = await cells.run("!{sys.executable} -I -c 'import google.colab; print(google.colab.__name__)'")
+            assert alone.text.strip() == "google.colab"
         assert not Path(sysconfig.get_path("purelib"), "only_there.py").exists()
 
 

@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +203,11 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
     folder = spec.folder.resolve()
     home = folder / "jupyter"
     config = write_config(home, Path("/"), server.port, server.token, _traits())
-    prefixes = _prefixes(python)
-    keep = [str(folder), str(_GUEST.resolve()), *prefixes, python]
+    guest = str(_GUEST.resolve())
+    site, prefixes = _prefixes(python)
+    keep = [str(folder), guest, *prefixes, python]
+    # Characters that mean something in the options of a mount are left alone.
+    layered = site.startswith(prefixes[0] + os.sep) and not set(prefixes[0]) & set(",:\\")
     if spec.drive_folder is not None:
         keep.append(str(spec.drive_folder.resolve()))
     return {
@@ -217,8 +221,9 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
         "folder": str(folder),
         "hostname": spec.endpoint + "\n",
         "keep": keep,
-        # Where pip installs; characters that mean something in mount(8)'s options are left alone.
-        "layers": [prefixes[0]] if not set(prefixes[0]) & set(",:\\") else [],
+        "guest": guest,
+        "layer": prefixes[0] if layered else "",
+        "site": site,
         "log": str(folder / "machine.log"),
         "shared": shared,
     }
@@ -263,17 +268,24 @@ def _environment(folder: Path, python: str, spec: MachineSpec) -> dict[str, str]
     return {**kept, **own}
 
 
-def _prefixes(python: str) -> list[str]:
-    """Return the folders that an interpreter needs: its environment first, then the installation below it."""
+def _prefixes(python: str) -> tuple[str, list[str]]:
+    """Return the folders that an interpreter needs: its environment first, then the installation below it.
+
+    Before them: the folder in which it installs packages.
+    """
     if python == sys.executable:
-        found = [sys.prefix, sys.base_prefix, sys.executable]
+        found = [sysconfig.get_path("purelib"), sys.prefix, sys.base_prefix, sys.executable]
     else:
-        program = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.executable]))"
+        program = (
+            "import json, sys, sysconfig\n"
+            "print(json.dumps([sysconfig.get_path('purelib'), sys.prefix, sys.base_prefix, sys.executable]))"
+        )
         done = subprocess.run([python, "-I", "-c", program], capture_output=True, timeout=_PYTHON_TIMEOUT_S, check=True)
         found = json.loads(done.stdout)
-    prefix, base, executable = found
+    site, prefix, base, executable = found
     real = Path(executable).resolve().parent.parent
-    return list(dict.fromkeys([str(Path(prefix).resolve()), prefix, base, str(Path(base).resolve()), str(real)]))
+    every = [str(Path(prefix).resolve()), prefix, base, str(Path(base).resolve()), str(real)]
+    return str(Path(site).resolve()), list(dict.fromkeys(every))
 
 
 def _appending(path: Path) -> BinaryIO:

@@ -230,15 +230,20 @@ def _mirror(request: dict[str, Any]) -> str:
 
 def _cover(request: dict[str, Any], rootfs: str, option: str) -> None:
     """Let the machine install packages without changing the host's: its writes go to a layer of its own, in memory."""
+    if not request["layer"]:
+        return
     layers = Path(request["folder"], "layers")
     with contextlib.suppress(OSError):  # an old kernel, or a file system that cannot be layered: then they are shared
         _mount("tmpfs", str(layers), "tmpfs", 0)
-        for number, path in enumerate(request["layers"]):
-            upper, work = layers / f"upper{number}", layers / f"work{number}"
-            upper.mkdir()
-            work.mkdir()
-            data = ",".join(filter(None, (f"lowerdir={path}", f"upperdir={upper}", f"workdir={work}", option)))
-            _mount("overlay", rootfs + path, "overlay", 0, data)
+        upper, work = layers / "upper", layers / "work"
+        upper.mkdir()
+        work.mkdir()
+        data = ",".join(filter(None, (f"lowerdir={request['layer']}", f"upperdir={upper}", f"workdir={work}", option)))
+        _mount("overlay", rootfs + request["layer"], "overlay", 0, data)
+        site = Path(rootfs + request["site"])
+        site.mkdir(parents=True, exist_ok=True)
+        # So that programs which take no notice of PYTHONPATH also find what machines of this kind have installed.
+        (site / "emulated_machine.pth").write_text(request["guest"] + "\n", encoding="utf-8")
 
 
 def _mirror_entries(source: Path, target: Path, leave_out: set[str]) -> None:
