@@ -20,9 +20,8 @@ from .preamble import MOST_BYTES, Preamble, PreambleError, parse_line
 
 __all__ = ["ask_agent", "main", "start"]
 
-# What is freed goes back to the system. But a buffer of the size of an output of 1 MB a piece is cut from memory that is
-# there: as a mapping of its own it would be made and cleared anew for each, which takes longer than all that is done
-# with it.
+# What is freed goes back to the system. But a buffer for an output of 1 MB a piece is cut from memory that is there: as
+# a mapping of its own it would be made and cleared anew for each, which takes longer than all that is done with it.
 _SMALL = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1280 * 1024),
