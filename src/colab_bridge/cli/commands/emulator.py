@@ -41,6 +41,7 @@ _READ_BYTES = 4096
 @click.option("--expired-status", type=click.Choice(["404", "401"]), default="404", help="Answer to a bad proxy token.")
 @click.option("--latency", type=click.FloatRange(0), default=0.0, help="Round trip to machines, in milliseconds.")
 @click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="To each machine, in megabits a second.")
+@click.option("--ssh", is_flag=True, help="Machines have an SSH server, if sshd is installed here.")
 @click.option("--python", default="", help="Interpreter of the machines, with jupyter_server and ipykernel.")
 @json_option
 @click.pass_obj
@@ -56,6 +57,7 @@ def emulator(
     expired_status: str,
     latency: float,
     bandwidth: float | None,
+    ssh: bool,
     python: str,
 ) -> int:
     """Run an emulator of Colab's back end on this machine.
@@ -76,6 +78,7 @@ def emulator(
         expired_status=int(expired_status),
         latency_s=latency / 1000,
         bytes_per_s=None if bandwidth is None else bandwidth * _MEGABIT_BYTES,
+        ssh=ssh,
         python=python,
     )
 
