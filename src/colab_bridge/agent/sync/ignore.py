@@ -73,6 +73,7 @@ htmlcov/
 *~
 .#*
 *.tmp.[0-9]*
+.*.tmp
 .goutputstream-*
 *___jb_*___
 .~lock.*#
