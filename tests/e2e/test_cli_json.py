@@ -13,6 +13,7 @@ from cli_support import Desk, desk_in
 
 SESSION = {
     "name",
+    "chosen_at",
     "project",
     "provider",
     "runtime",
