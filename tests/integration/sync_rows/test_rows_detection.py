@@ -260,6 +260,7 @@ async def test_a_file_that_is_saved_again_and_again_is_never_deleted_on_the_othe
             stop.set()
             thread.join()
         await pair.sync.sync("sync")
+        (pair.here / "f~").unlink(missing_ok=True)
         assert tree_of(pair.there) == tree_of(pair.here)
 
 
