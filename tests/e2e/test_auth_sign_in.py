@@ -165,6 +165,7 @@ def test_a_revoked_sign_in_is_one_line_with_the_next_command(
     )
     assert count(colab, "/revoke") == 0
     assert desk.document("auth", "list")["accounts"][0]["state"] == "revoked"
+    assert desk.run("auth", "status").returncode == 77
     assert desk.document("auth", "login", "--account", EMAIL, **browser(tmp_path))["state"] == "ok"
 
 

@@ -106,7 +106,10 @@ def _foreign_file() -> Path | None:
 @json_option
 @click.pass_context
 def status(context: click.Context) -> None:
-    """Say who would be used here and where that sign-in is kept; asks nobody. Ends with 77 when there is none."""
+    """Say who would be used here and where that sign-in is kept; asks nobody.
+
+    Ends with 77 when there is no sign-in, or only one that has ended.
+    """
     import anyio
 
     invocation: Invocation = context.obj
@@ -116,7 +119,9 @@ def status(context: click.Context) -> None:
         invocation.console.json(_standing_view(standing))
     else:
         _print_standing(invocation, standing)
-    context.exit(0 if standing.source is not None else _NOBODY_STATUS)
+    login = standing.accounts.accounts.get(standing.account) if standing.source == "login" else None
+    usable = standing.source is not None and not (login is not None and login.ended)
+    context.exit(0 if usable else _NOBODY_STATUS)
 
 
 def _standing_view(standing: Standing) -> dict[str, Any]:
