@@ -25,11 +25,11 @@ import re
 import shutil
 import time
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from .record_memory import KeptEntries
 from .record_segment import (
     ENTRY_HEADER_BYTES,
     Body,
@@ -53,8 +53,6 @@ _MAX_BYTES = 1024 * 1024 * 1024
 _RING_BYTES = 8 * 1024 * 1024
 # Seconds between two attempts to write to a disk that refused; one attempt may write the whole ring.
 _RETRY_S = 1.0
-# What one entry in the ring costs besides its body: the object, its number, its time, its place in the queue.
-_ENTRY_OVERHEAD_BYTES = 200
 _NAME = re.compile(r"(\d{20})\.rec(\.damaged)?\Z")
 _MAX_ORIGIN = 2**64 - 1
 # The fewest bytes that an entry had in any version of the format.
@@ -78,11 +76,6 @@ class Monotonic(Protocol):
     def monotonic(self) -> float:
         """Return seconds since some fixed moment."""
         ...
-
-
-class _SystemClock:
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Record:
@@ -123,13 +116,9 @@ class Record:
         self._segments: list[SegmentFile] = []
         self._total_bytes = 0
         self._writer: SegmentWriter | None = None
-        self._ring: deque[Entry] = deque()
-        self._ring_limit = ring_bytes
-        self._ring_bytes = 0
+        self._ring = KeptEntries(ring_bytes)
         self._retry_at = 0.0
-        self._recent: deque[Entry] = deque()
-        self._recent_limit = recent_bytes
-        self._recent_bytes = 0
+        self._recent = KeptEntries(recent_bytes)
 
     @classmethod
     def open(
@@ -164,7 +153,7 @@ class Record:
             max_bytes=max_bytes,
             ring_bytes=ring_bytes,
             recent_bytes=recent_bytes,
-            clock=clock or _SystemClock(),
+            clock=clock or time,
             guard=guard,
         )
         try:
@@ -190,7 +179,7 @@ class Record:
                 return segment.first
             if not segment.empty:
                 return segment.runs[0].first
-        return self._ring[0].seq if self._ring else self.next_seq
+        return self._ring.first.seq if self._ring else self.next_seq
 
     @property
     def size_bytes(self) -> int:
@@ -204,7 +193,7 @@ class Record:
         """
         spans = [span for segment in self._segments for span in _spans(segment)]
         if self._ring:
-            spans.append((self._ring[0].seq, self.next_seq))
+            spans.append((self._ring.first.seq, self.next_seq))
         spans.append((self.next_seq, self.next_seq))
         return [(one[1], two[0] - 1) for one, two in itertools.pairwise(spans) if one[1] < two[0]]
 
@@ -239,9 +228,11 @@ class Record:
             except OSError as error:
                 self._degrade(error)
         if self.degraded:
-            self._keep(Entry(seq, kind, time_s, b"".join(chunks), origin))
+            self._ring.add(Entry(seq, kind, time_s, b"".join(chunks), origin))
+        elif length > _RECENT_ENTRY_BYTES or not self._recent.most_bytes:
+            self._recent.clear()  # the newest ones, without a gap
         else:
-            self._remember(seq, kind, time_s, chunks, length, origin)
+            self._recent.add(Entry(seq, kind, time_s, b"".join(chunks), origin))
         self.next_seq = seq + 1
         self.last_origin = max(self.last_origin, origin)
         self._wake()
@@ -266,12 +257,12 @@ class Record:
         """
         max_entries = max(1, max_entries)
         after = max(0, after)
-        if self._recent and self._recent[0].seq <= after + 1 < self.next_seq:
-            return _first_of(self._recent, after, max_bytes, max_entries)
+        if self._recent and self._recent.first.seq <= after + 1 < self.next_seq:
+            return self._recent.read(after, max_bytes, max_entries)
         while after + 1 < self.next_seq:
             index = self._segment_for(after)
             if index is None:
-                return self._read_ring(after, max_bytes, max_entries)
+                return self._ring.read(after, max_bytes, max_entries)
             entries = self._read_segment(self._segments[index], after, max_bytes, max_entries)
             if entries:
                 return entries
@@ -281,7 +272,7 @@ class Record:
         """Give no number below ``next_seq`` any more; one that is not above the present one changes nothing."""
         if next_seq > self.next_seq:
             self._seal()
-            self._forget_recent()
+            self._recent.clear()
             self.next_seq = next_seq
 
     def set_limit(self, max_bytes: int) -> None:
@@ -306,7 +297,7 @@ class Record:
         if self.degraded and self._ring:
             self._resume()
         self._seal()
-        self._forget_recent()
+        self._recent.clear()
         self.closed = True
         self._wake()
 
@@ -399,24 +390,8 @@ class Record:
         while self._total_bytes > self._max_bytes and len(self._segments) > 1:
             self._forget(self._segments[0])
 
-    def _remember(
-        self, seq: int, kind: EntryKind, time_s: float, chunks: Sequence[Body], length: int, origin: int
-    ) -> None:
-        """Keep the newest entries in memory, without a gap."""
-        if length > _RECENT_ENTRY_BYTES or not self._recent_limit:
-            self._forget_recent()
-            return
-        self._recent.append(Entry(seq, kind, time_s, b"".join(chunks), origin))
-        self._recent_bytes += length + _ENTRY_OVERHEAD_BYTES
-        while self._recent_bytes > self._recent_limit:
-            self._recent_bytes -= len(self._recent.popleft().body) + _ENTRY_OVERHEAD_BYTES
-
-    def _forget_recent(self) -> None:
-        self._recent.clear()
-        self._recent_bytes = 0
-
     def _forget(self, segment: SegmentFile) -> None:
-        self._forget_recent()
+        self._recent.clear()
         self._segments.remove(segment)
         self._total_bytes -= segment.size_bytes
         # A file that another program holds open on Windows stays, and is found and removed at the next start.
@@ -441,7 +416,7 @@ class Record:
             log.warning("record kept in memory", extra={"folder": str(self.folder), "reason": reason})
         self.degraded = f"output is kept in memory only, because {self.folder} cannot be written: {reason}"
         self._retry_at = self._clock.monotonic() + _RETRY_S
-        self._forget_recent()
+        self._recent.clear()
         self._seal()
 
     def _resume(self) -> bool:
@@ -450,24 +425,15 @@ class Record:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             while self._ring:
-                entry = self._ring[0]
+                entry = self._ring.first
                 self._write(entry.seq, entry.kind, entry.time_s, [entry.body], len(entry.body), entry.origin)
-                self._pop()
+                self._ring.drop_first()
         except OSError as error:
             self.degraded = reason
             self._degrade(error)
             return False
         log.info("record written to disk again", extra={"folder": str(self.folder)})
         return True
-
-    def _keep(self, entry: Entry) -> None:
-        self._ring.append(entry)
-        self._ring_bytes += len(entry.body) + _ENTRY_OVERHEAD_BYTES
-        while self._ring_bytes > self._ring_limit:
-            self._pop()
-
-    def _pop(self) -> None:
-        self._ring_bytes -= len(self._ring.popleft().body) + _ENTRY_OVERHEAD_BYTES
 
     def _segment_for(self, after: int) -> int | None:
         """Return the index of the segment to read from; None when what follows is in the ring, if anywhere."""
@@ -516,25 +482,8 @@ class Record:
         if segment in self._segments:
             self._drop(segment)
 
-    def _read_ring(self, after: int, max_bytes: int, max_entries: int) -> list[Entry]:
-        return _first_of(self._ring, after, max_bytes, max_entries)
-
     def _wake(self) -> None:
         """Learn that there is something new, or that the record was closed; for subclasses."""
-
-
-def _first_of(kept: Iterable[Entry], after: int, max_bytes: int, max_entries: int) -> list[Entry]:
-    """Return the first entries behind a number, of those kept in memory, within the limits; at least one."""
-    entries: list[Entry] = []
-    taken = 0
-    for entry in kept:
-        if entry.seq <= after:
-            continue
-        taken += len(entry.body)
-        if entries and (taken > max_bytes or len(entries) >= max_entries):
-            break
-        entries.append(entry)
-    return entries
 
 
 def _spans(segment: SegmentFile) -> list[tuple[int, int]]:
