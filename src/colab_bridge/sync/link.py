@@ -16,6 +16,7 @@ __all__ = ["LinkCaller"]
 
 _RECONNECT_S = 5.0
 _LOOK_S = 0.5
+_ALIVE_S = 10.0
 
 
 class LinkCaller:
@@ -38,7 +39,7 @@ class LinkCaller:
         bulk: bool = False,
         compress: bool = False,
     ) -> tuple[Mapping[str, Any], bytes]:
-        """See :class:`~colab_bridge.sync.remote.Caller`; a link that is down is waited for a few seconds only."""
+        """See :class:`~colab_bridge.sync.remote.Caller`; a link that is down, or silent, is waited for seconds only."""
         if self.link.status.state is not LinkState.CONNECTED:
             await self._wait()
         work = self.link.call(method, params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress)
@@ -57,14 +58,25 @@ class LinkCaller:
         """Wait for a call, but for a link that is down only a few seconds."""
         loop = asyncio.get_running_loop()
         down_since: float | None = None
+        alive = loop.time()
         while not (await asyncio.wait([call], timeout=_LOOK_S))[0]:
             # The link tells its owner of changes, not us.
             if self.link.status.state is LinkState.CONNECTED:
                 down_since = None
+                if loop.time() - alive > _ALIVE_S:
+                    await self._must_live()
+                    alive = loop.time()
             elif down_since is None:
                 down_since = loop.time()
             elif loop.time() - down_since > _RECONNECT_S:
                 raise RemoteFailure("offline", self.link.status.text or "the runtime does not answer")
+
+    async def _must_live(self) -> None:
+        """Ask for a sign of life beside a call that takes long: a look at many files does, a stopped agent too."""
+        try:
+            await self.link.call("agent.hello", deadline_s=_ALIVE_S)
+        except AgentError as error:
+            raise RemoteFailure("deadline", f"the agent gives no sign of life for {_ALIVE_S:g} s") from error
 
     async def _wait(self) -> None:
         status = await self.link.ready(_RECONNECT_S)

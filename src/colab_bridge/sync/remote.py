@@ -30,8 +30,8 @@ from colab_bridge.agent.sync.tree import Directory, Entry
 
 __all__ = ["Caller", "Exchange", "Outcome", "RemoteFailure", "RemoteFiles", "RemoteInfo"]
 
-CALL_S = 20.0
-"""Deadline of one call; a walk of 200,000 files fits, and every answer counts as progress."""
+CALL_S = 1800.0
+"""Deadline of one call: the first look at a large folder reads every file. Signs of life are asked for beside it."""
 _PAGES_AT_ONCE = 4
 _MOST_PAGES = 1000
 
@@ -359,18 +359,18 @@ class RemoteFiles:
         Raises:
             RemoteFailure: code ``mismatch``: the bytes are others; they are forgotten there.
         """
-        await self._call("chunk", {"digest": digest.hex(), "finish": True}, deadline_s=120.0, bulk=True)
+        await self._call("chunk", {"digest": digest.hex(), "finish": True}, bulk=True)
 
     async def sign(self, path: str, digest: bytes, block: int) -> bytes:
         """Return signatures of a file's blocks; refused when the file is another one by now."""
         params = {"path": path, "digest": digest.hex(), "block": block}
-        _, payload = await self._call("sign", params, deadline_s=120.0, bulk=True)
+        _, payload = await self._call("sign", params, bulk=True)
         return payload
 
     async def patch(self, path: str, old: bytes, digest: bytes, size: int, copies: bytes) -> None:
         """Have ranges of an old file there copied into a large file that is under way."""
         params = {"path": path, "old": old.hex(), "digest": digest.hex(), "size": size}
-        await self._call("patch", params, copies, deadline_s=120.0, bulk=True)
+        await self._call("patch", params, copies, bulk=True)
 
     async def get_small(self, wanted: Sequence[tuple[bytes, str]], *, bulk: bool = False) -> dict[bytes, memoryview]:
         """Fetch small files by path and digest; those that changed meanwhile are left out. Not yet verified."""
