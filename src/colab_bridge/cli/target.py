@@ -51,6 +51,8 @@ class Target:
     runtime_version: str | None = None
     wait: str | None = None
     account: str | None = None
+    budget: float | None = None
+    idle_minutes: float | None = None
 
     def __post_init__(self) -> None:
         if self.gpu and self.tpu:
@@ -85,8 +87,9 @@ class Target:
             options["high_mem"] = True
         if self.wait is not None:
             options["wait_s"] = parse_span(self.wait)
-        given = {"runtime_version": self.runtime_version, "account": self.account}
-        return options | {name: value for name, value in given.items() if value}
+        given = {"runtime_version": self.runtime_version or None, "account": self.account or None}
+        given_limits = {"budget": self.budget, "idle_minutes": self.idle_minutes}
+        return options | {name: value for name, value in {**given, **given_limits}.items() if value is not None}
 
     def for_session(self) -> dict[str, Any]:
         """Return the members of a session request."""

@@ -14,9 +14,7 @@ import anyio
 from colab_bridge.config.caller import environment_python
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
-from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError, UserError
-from colab_bridge.kernels.link_rules import reconnect_delays
-from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
 from colab_bridge.model.account import AccountRuntime
 from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
@@ -25,17 +23,15 @@ from colab_bridge.ports.clock import Clock
 from colab_bridge.ports.provider import RuntimeProvider
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.kernels import KernelPool
+from colab_bridge.sessions.reaching import check, renewable, verify
 from colab_bridge.sessions.starts import StartReports, unless_caller_leaves
-from colab_bridge.sessions.targets import Target, choose_target, same_wish, session_slug, unique_name
+from colab_bridge.sessions.targets import LIMITS, Target, choose_target, same_wish, session_slug, unique_name
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
 
 __all__ = ["SessionService"]
 
 log = logging.getLogger(__name__)
-
-#: Seconds that the Jupyter server of a machine that was just made may need until it answers through its proxy.
-READY_S = 60.0
 
 
 class SessionService:
@@ -126,7 +122,7 @@ class SessionService:
             raise RuntimeLostError(f"session {name} has no runtime", hint=f"colab-bridge stop {name}")
         provider, handle = self._providers.get(session.provider), session.handle
         endpoint = await provider.attach(handle)
-        return endpoint if endpoint.expires_at is None else _renewable(provider, handle, endpoint)
+        return renewable(provider, handle, endpoint)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -229,10 +225,19 @@ class SessionService:
                 return await self._make(name, project, target, env, default=False)
             for session in self._store.sessions(project):
                 if session.default and _same_target(session, target):
-                    return await self._ready(session, env)
+                    return await self._ready(self._with_limits(session, target), env)
             taken = {session.name for session in self._store.sessions()}
             name = unique_name(session_slug(project, target.runtime), taken)
             return await self._make(name, project, target, env, default=True)
+
+    def _with_limits(self, session: Session, target: Target) -> Session:
+        """Take the limits that a new request sets for a session that is there."""
+        limits = {key: value for key, value in target.options.items() if key in LIMITS}
+        if not limits or limits.items() <= session.options.items():
+            return session
+        session = dataclasses.replace(session, options={**session.options, **limits})
+        self._store.put_session(session)
+        return session
 
     def _check_new_name(self, name: str) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -261,7 +266,7 @@ class SessionService:
         session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(session)
         try:
-            await self._check(session, handle)
+            await check(self._providers.get(session.provider), handle)
         except BaseException:
             # Nothing may stay behind that nobody can see: neither a machine nor a session that never worked.
             with anyio.CancelScope(shield=True), anyio.move_on_after(10):
@@ -283,17 +288,6 @@ class SessionService:
             provider.require_same_services(env)
         return provider
 
-    async def _check(self, session: Session, handle: RuntimeHandle) -> None:
-        provider = self._providers.get(session.provider)
-        endpoint = await provider.attach(handle)
-        if endpoint.expires_at is not None:
-            endpoint = _renewable(provider, handle, endpoint)
-        server = JupyterServer(endpoint)
-        try:
-            await _until_ready(server, READY_S if isinstance(provider, AccountProvider) else 0.0)
-        finally:
-            await server.aclose()
-
     async def _ready(self, session: Session, env: Mapping[str, str]) -> Session:
         async with self._lock(f"session:{session.name}"):
             if session.handle is not None:
@@ -302,32 +296,12 @@ class SessionService:
                 if session.handle.here is None and self._answers(session.name):
                     return session
                 try:
-                    await self._verify(self._provider(session.provider, env), session.name, session.handle)
+                    provider = self._provider(session.provider, env)
+                    await verify(provider, session.handle, connected=self._connected(session.name))
                     return session
                 except RuntimeLostError as error:
                     log.warning("runtime lost", extra={"session": session.name, "reason": error.message})
             return await self._replace_runtime(session, env)
-
-    async def _verify(self, provider: RuntimeProvider, name: str, handle: RuntimeHandle) -> None:
-        """Make sure that a runtime lives.
-
-        A machine that is reached through a proxy is asked itself where no link tells, since a way in that has not ended
-        says nothing about it; where it cannot be reached, its account is asked.
-
-        Raises:
-            RuntimeLostError: it is gone.
-        """
-        endpoint = await provider.attach(handle)
-        if not isinstance(provider, AccountProvider) or self._connected(name):
-            return
-        server = JupyterServer(_renewable(provider, handle, endpoint))
-        try:
-            await server.check()
-        except TransientError:
-            await provider.attach(handle, stale=endpoint)
-            raise
-        finally:
-            await server.aclose()
 
     async def _replace_runtime(self, session: Session, env: Mapping[str, str]) -> Session:
         """Get a new runtime for a session whose own is gone; its kernels' variables are gone with it."""
@@ -407,7 +381,7 @@ class SessionService:
             handle=handle,
             state=SessionState.READY,
         )
-        await self._check(session, handle)  # it is not ours: what does not answer is left as it is
+        await check(provider, handle)  # it is not ours: what does not answer is left as it is
         self._store.put_session(session)
         return session
 
@@ -475,29 +449,6 @@ def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:
 
 async def _nobody_minds(_name: str) -> None:
     """Stand in where nobody listens."""
-
-
-async def _until_ready(server: JupyterServer, patience_s: float) -> None:
-    """Check a server; one on a machine that was only just made may need a moment.
-
-    Raises:
-        ColabBridgeError: it does not answer within the time.
-    """
-    delays = reconnect_delays()
-    with anyio.move_on_after(patience_s):
-        while True:
-            with contextlib.suppress(TransientError):
-                await server.check()
-                return
-            await anyio.sleep(next(delays))
-    await server.check()
-
-
-def _renewable(provider: RuntimeProvider, handle: RuntimeHandle, endpoint: Endpoint) -> Endpoint:
-    async def renew() -> Endpoint:
-        return _renewable(provider, handle, await provider.attach(handle, stale=endpoint))
-
-    return dataclasses.replace(endpoint, renew=renew)
 
 
 def _same_target(session: Session, target: Target) -> bool:

@@ -10,14 +10,16 @@ from typing import Any
 from colab_bridge.config.settings import Settings
 from colab_bridge.errors import UserError
 
-__all__ = ["Target", "choose_target", "same_wish", "session_slug", "unique_name"]
+__all__ = ["LIMITS", "Target", "choose_target", "same_wish", "session_slug", "unique_name"]
 
 # What only machines of a Google account have; asking for it means such a machine.
 _COLAB_ONLY = frozenset({"gpu", "tpu", "high_mem", "runtime_version", "account"})
 # Providers whose machines are as they are.
 _FIXED = frozenset({"local", "jupyter"})
+#: What a session may use; it may change while the session lives.
+LIMITS = frozenset({"budget", "idle_minutes"})
 # How something is asked for is no part of what is asked for.
-_MANNER = frozenset({"runtime", "wait_s"})
+_MANNER = frozenset({"runtime", "wait_s"}) | LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,15 +30,19 @@ _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 
 
 @click.command()
+@click.option("--tos", is_flag=True, help="Show what these settings do with Colab, and what its terms say; no checks.")
 @json_option
 @click.pass_context
-def doctor(context: click.Context) -> None:
+def doctor(context: click.Context, tos: bool) -> None:
     """Check what this machine needs, in under ten seconds.
 
     Ends with status 0 when nothing fails, and names at most one next thing to do. Contacts nobody but the runtimes that
     you have configured.
     """
     invocation: Invocation = context.obj
+    if tos:
+        _show_terms(invocation)
+        return
     found = examine(
         Machine(paths=invocation.paths, project=Path(invocation.project), environ=dict(os.environ), version=__version__)
     )
@@ -48,6 +52,19 @@ def doctor(context: click.Context) -> None:
     else:
         _print(invocation, found, step)
     context.exit(1 if any(check.status is Status.FAIL for check in found) else 0)
+
+
+def _show_terms(invocation: Invocation) -> None:
+    from colab_bridge.cli.terms import TERMS_URL, terms  # with the settings, which a check of them must survive
+    from colab_bridge.config.settings import load_settings
+
+    rows = terms(load_settings(invocation.paths, Path(invocation.project), os.environ).settings)
+    if invocation.as_json:
+        invocation.console.json({"terms": TERMS_URL, "rows": rows})
+        return
+    for row in rows:
+        invocation.console.out(f"{row['what']}\n  here   {row['here']}\n  terms  {row['terms']}\n")
+    invocation.console.note(f"the terms themselves: {TERMS_URL}")
 
 
 def examine(machine: Machine, *, deadline_s: float = DEADLINE_S) -> list[Check]:
