@@ -10,12 +10,15 @@ from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.ignore import strip_ignored
 from colab_bridge.agent.sync.tree import Directory, Entry, File, entry_at
 from colab_bridge.sync.base import SyncStore
+from colab_bridge.sync.failures import FailureKind, SyncFailure
 from colab_bridge.sync.local import LocalSide, LocalView
 from colab_bridge.sync.remote import Exchange, RemoteFiles
 from colab_bridge.sync.turn import Turn
 from colab_bridge.sync_core.changes import agreed
 
-__all__ = ["Looking", "made_executable"]
+__all__ = ["MOST_FILES", "Looking", "made_executable"]
+
+MOST_FILES = 200_000
 
 
 class Looking:
@@ -70,8 +73,20 @@ class Looking:
         return view
 
     async def here(self, reason: str) -> LocalView:
-        """Look at this machine's side."""
+        """Look at this machine's side.
+
+        Raises:
+            SyncFailure: it has too many files.
+            RootGone: it is missing or another one.
+        """
         self.view = await self._local.look(walk=reason == "sync", known=self._store.base())
+        files = self.view.tree.kept.files
+        if files > MOST_FILES:
+            raise SyncFailure(
+                FailureKind.TOO_BIG,
+                f"{files:,} files here are more than the {MOST_FILES:,} that can be kept in step",
+                hint="Name folders that need not travel in .colabbridgeignore, one a line.",
+            )
         return self.view
 
     async def _keep_rules(self, view: LocalView) -> None:

@@ -32,6 +32,8 @@ __all__ = ["Caller", "Exchange", "Outcome", "RemoteFailure", "RemoteFiles", "Rem
 
 CALL_S = 1800.0
 """Deadline of one call: the first look at a large folder reads every file. Signs of life are asked for beside it."""
+MOST_ROWS = 400_000
+"""Most rows of a tree: 200,000 files, and folders around them. Longer ones are an attack on this machine's memory."""
 _PAGES_AT_ONCE = 4
 _MOST_PAGES = 1000
 
@@ -158,7 +160,7 @@ class RemoteFiles:
     """
 
     def __init__(
-        self, caller: Caller, *, root: str, key: bytes, max_entries: int = 200_000, packs: bool = True
+        self, caller: Caller, *, root: str, key: bytes, max_entries: int = MOST_ROWS, packs: bool = True
     ) -> None:
         self._caller = caller
         self._root = root

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from colab_bridge.agent.sync.budget import Budget
+from colab_bridge.sync.failures import FailureKind, SyncFailure
 from colab_bridge.sync.local import LocalOptions
 from colab_bridge.sync.options import PairOptions
 from sync_pair import open_pair, tree_of
@@ -214,3 +215,17 @@ async def test_a_guarded_folder_that_is_rejected_goes_there_and_its_files_are_ke
         await pair.sync.sync("sync")
         assert tree_of(pair.there) == tree_of(pair.here) == {"a.txt": "a"}
         assert sorted(copy.path for copy in pair.local.store.copies()) == [".vscode/launch.json", ".vscode/tasks.json"]
+
+
+@pytest.mark.anyio
+async def test_more_files_than_can_be_kept_in_step_are_named_and_the_sync_goes_on_with_fewer(tmp_path, monkeypatch):
+    monkeypatch.setattr("colab_bridge.sync.looking.MOST_FILES", 3)
+    async with open_pair(tmp_path) as pair:
+        for number in range(4):
+            (pair.here / f"f{number}.txt").write_text("x")
+        with pytest.raises(SyncFailure, match="4 files here are more than the 3") as caught:
+            await pair.sync.sync("sync")
+        assert caught.value.kind is FailureKind.TOO_BIG
+        (pair.here / ".colabbridgeignore").write_text("f3.txt\nf2.txt\n")
+        await pair.sync.sync("sync")
+        assert sorted(tree_of(pair.there)) == [".colabbridgeignore", "f0.txt", "f1.txt"]
