@@ -73,6 +73,16 @@ async def test_the_memory_shape_is_asked_for_only_where_there_is_a_choice(scene:
         assert handle.data["hardware"]["high_memory"]
 
 
+async def test_a_wrong_card_is_released_and_reported(scene: Scene) -> None:
+    scene.colab.faults.add(
+        kind="drift", service="colab", method="POST", path=ASSIGN, set={"accelerator": "L4"}, count=None
+    )
+    with pytest.raises(QuotaError, match="asked for T4, but Colab gave L4; it was released"):
+        await scene.acquire(gpu="T4")
+    assert scene.running == []
+    assert scene.said[-1] == "asked for T4, but Colab gave L4; releasing it"
+
+
 async def test_waiting_goes_on_until_a_machine_is_free(scene: Scene) -> None:
     scene.colab.state.capacity["T4"] = 0
 
