@@ -50,7 +50,7 @@ demo: $(STAMPS)/examples ## Run examples/sales/analysis.ipynb on the local runti
 
 test: $(STAMPS)/test ## Install what the tests need and run all of them
 	@sh scripts/install-browser.sh --if-allowed
-	@sh scripts/install-google-colab-cli.sh
+	@sh scripts/install-google-colab-cli.sh $(VENV)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-unit: $(STAMPS)/test ## The pure, quick tests
@@ -61,7 +61,7 @@ test-integration: $(STAMPS)/test ## Tests with real processes on loopback
 
 test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browser
 	@sh scripts/install-browser.sh --if-allowed
-	@sh scripts/install-google-colab-cli.sh
+	@sh scripts/install-google-colab-cli.sh $(VENV)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
 
 campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minutes, everything killed at one, back at six

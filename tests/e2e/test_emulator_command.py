@@ -62,7 +62,7 @@ def wait_for(happened: Callable[[], object]) -> None:
 
 def test_it_says_one_line_with_everything_that_a_client_needs(tmp_path: Path) -> None:
     port_file = tmp_path / "emulator.json"
-    with started("--port-file", str(port_file), "--tier", "free", "--token-ttl", "7") as (process, line):
+    with started("--port-file", str(port_file), "--stdin-eof", "--tier", "free", "--token-ttl", "7") as (process, line):
         assert json.loads(port_file.read_text()) == line
         urls = {name: value for name, value in line.items() if name.startswith("COLAB_BRIDGE_")}
         assert len(urls) == 5
@@ -71,21 +71,23 @@ def test_it_says_one_line_with_everything_that_a_client_needs(tmp_path: Path) ->
         state = call(line["control_url"] + "/state")
         assert state["token_ttl_s"] == 7
         assert state["accounts"][0]["tier"] == "free"
-        process.send_signal(signal.SIGTERM)
+        assert process.stdin is not None
+        process.stdin.close()
         assert process.wait(WAIT_S) == 0
         assert process.stdout is not None
         assert process.stdout.read() == ""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send SIGINT to one process")
-def test_ctrl_c_ends_it_and_all_of_its_machines() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send these signals to one process")
+@pytest.mark.parametrize(("ends", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_it_and_all_of_its_machines(ends: signal.Signals, status: int) -> None:
     with started() as (process, line):
         endpoint = assign(line)
         family = psutil.Process(process.pid).children(recursive=True)
         assert family
         assert endpoint in str(call(line["control_url"] + "/state")["runtimes"])
-        process.send_signal(signal.SIGINT)
-        assert process.wait(WAIT_S) == 130
+        process.send_signal(ends)
+        assert process.wait(WAIT_S) == status
         gone, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
         assert len(gone) == len(family)

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import mimetypes
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ __all__ = ["FOLDER", "DriveFile", "DriveStore"]
 
 FOLDER: Final = "application/vnd.google-apps.folder"
 _BINARY: Final = "application/octet-stream"
+#: What separates folders somewhere, or may not stand in a file's name on Windows.
+_UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 @dataclass(slots=True, kw_only=True)
@@ -203,8 +206,8 @@ class DriveStore:
 
 
 def _free(folder: Path, name: str) -> Path:
-    """Return a path in a folder that nothing has yet; names that no system takes are made harmless."""
-    safe = name.replace("/", "_").replace("\0", "_")[:200]
+    """Return a path in a folder that nothing has yet; names that some system does not take are made harmless."""
+    safe = _UNSAFE.sub("_", name)[:200]
     safe = safe if safe.strip(". ") else f"_{safe}"
     path, number = folder / safe, 1
     while path.exists():
