@@ -137,6 +137,9 @@ async def test_a_planned_answer_comes_in_place_of_the_machines(vm: Machine, cont
         answer = await http.get("/api/kernels")
         assert (answer.status_code, answer.content, answer.headers["retry-after"]) == (503, b"later", "3")
         assert (await http.get("/api/kernels")).status_code == 200
+        control.faults["/api/kernels"] = DataFault(status=204, body=b"never sent")
+        assert (await http.get("/api/kernels")).content == b""
+        assert (await http.get("/api/kernels")).status_code == 200
 
 
 async def test_a_planned_delay_and_a_planned_cut_happen(vm: Machine, control: ControlSide) -> None:

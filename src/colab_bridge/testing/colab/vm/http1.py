@@ -13,6 +13,7 @@ __all__ = ["HttpBrokenError", "ServedConnection", "Stream", "UpstreamConnection"
 
 _HEAD_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)  # RFC 9110 section 6.4.1
 
 
 class HttpBrokenError(Exception):
@@ -79,6 +80,7 @@ class ServedConnection(_Http):
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream, h11.SERVER)
+        self._wants_body = True
 
     async def next_request(self) -> h11.Request | None:
         """Return the next request; None when the client has closed in order.
@@ -89,7 +91,10 @@ class ServedConnection(_Http):
         if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
             self.h11.start_next_cycle()
         event = await self.next_event()
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        self._wants_body = event.method != b"HEAD"
+        return event
 
     @property
     def reusable(self) -> bool:
@@ -103,11 +108,11 @@ class ServedConnection(_Http):
 
     async def reply(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
         """Send a whole answer, with its length."""
-        lengths = [("content-length", str(len(body)))]
+        lengths = [] if status in _BODILESS else [("content-length", str(len(body)))]
         await self.send(
             h11.Response(status_code=status, headers=_encoded([*headers, *lengths]), reason=_reason(status))
         )
-        if self.h11.our_state is h11.SEND_BODY and body:
+        if self._wants_body and body and status not in _BODILESS:
             await self.send(h11.Data(data=body))
         await self.send(h11.EndOfMessage())
 

@@ -35,6 +35,7 @@ class Link:
         bytes_per_s: Bandwidth in each direction; None is unlimited.
         bytes_up: Bytes that have arrived at the machine's side.
         bytes_down: Bytes that have been sent to clients.
+        accepted: Connections that have been opened so far.
         flowing: Set while anything is carried.
     """
 
@@ -43,6 +44,7 @@ class Link:
         self.bytes_per_s: float | None = None
         self.bytes_up = 0
         self.bytes_down = 0
+        self.accepted = 0
         self._wires: set[Wire] = set()
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -96,6 +98,7 @@ class Link:
             Its end at the machine's side; closed in order when the block is left, reset when an error leaves it.
         """
         wire = Wire(self, reader, writer)
+        self.accepted += 1
         self._wires.add(wire)
         if self._refusing:
             wire.abort()
