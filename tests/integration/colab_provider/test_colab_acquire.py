@@ -260,3 +260,12 @@ async def test_a_disk_that_takes_nothing_means_that_nothing_is_asked_for(scene: 
     with pytest.raises(UserError, match="nothing is asked for"):
         await scene.acquire()
     assert scene.asked("POST", ASSIGN) == 0
+
+
+async def test_who_stops_waiting_after_a_refusal_leaves_nothing_on_the_list(scene: Scene) -> None:
+    scene.colab.state.capacity["T4"] = 0
+    async with anyio.create_task_group() as tasks:
+        scene.on_pause = tasks.cancel_scope.cancel
+        await scene.acquire(gpu="T4", wait_s=7200.0)
+    assert scene.pauses
+    assert list((scene.folder / "requests").iterdir()) == []

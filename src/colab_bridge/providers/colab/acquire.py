@@ -53,7 +53,6 @@ class Acquisition:
         self._report = report
         self._inspect = inspect
         self._pause = pause
-        self._asked = False
         #: Whether a runtime of this request may exist or appear that nobody holds.
         self.unsettled = False
 
@@ -81,12 +80,17 @@ class Acquisition:
                 self.unsettled = action.unsettled
                 raise await self._explained(action.error)
             event = await self._carry_out(action)
+            if isinstance(event, acquiring.Released) and event.failure is None:
+                self.unsettled = False
             state, action = acquiring.step(
                 state,
                 event,
                 now=self._clock.monotonic(),
                 jitter=random.random(),  # noqa: S311  # spreads load
             )
+            if isinstance(event, Failure):
+                # A definite refusal leaves nothing open; an answer that was lost does.
+                self.unsettled = state.open_since is not None
 
     async def _carry_out(self, action: acquiring.Action) -> acquiring.Event:
         if isinstance(action, acquiring.Wait):
@@ -111,9 +115,9 @@ class Acquisition:
             found = await self._control.look(wish)
             if isinstance(found, Ticket):
                 return found
-            self._asked = self.unsettled = True  # by an earlier try, whose answer was lost
+            self.unsettled = True  # by an earlier try, whose answer was lost
             return await self._inspect(found)
-        self._asked = self.unsettled = True
+        self.unsettled = True
         self._report(f"asking Colab for {action.hardware}")
         return await self._inspect(await self._control.ask(wish, action.ticket))
 
@@ -135,7 +139,7 @@ class Acquisition:
 
     async def _take_back(self) -> None:
         """After a cancellation: release what the open question may have brought."""
-        if not self._asked:
+        if not self.unsettled:
             return
         try:
             found = await self._control.look(self._wish(self._wanted.ladder[0], 0))

@@ -141,7 +141,11 @@ class ColabProvider:
                 self._ledger.remove(entry.request)
             raise
         held = replace(entry, runtime=done.assignment.id, name=done.assignment.name)
-        self._ledger.write(held)  # before anything that can be cancelled
+        try:
+            self._ledger.write(held)  # before anything that can be cancelled
+        except OSError as error:
+            # Without its runtime's name the entry still leads there, by its hash.
+            log.warning("a runtime was not written down", extra={"runtime": held.runtime, "why": str(error)})
         service.ways.note([done.assignment])
         report(f"Colab gave {done.hardware}: {done.assignment.id}")
         if done.note:
