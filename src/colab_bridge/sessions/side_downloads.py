@@ -81,11 +81,10 @@ class Downloads:
         self, line: SideLine, offer: DownloadOffer, comm_id: str, pieces: MemoryObjectReceiveStream[bytes | None]
     ) -> None:
         """Task root: fetch one file, and say what became of it."""
-        folder = self._project() / DOWNLOADS
         name = repr(offer.name[:200])
         cell = line.cell()  # it has ended when the file is here
         try:
-            place = await self._take(line, offer, comm_id, pieces, folder)
+            place = await self._take(line, offer, comm_id, pieces)
         except (OSError, ValueError, TimeoutError, anyio.EndOfStream) as error:
             line.say(f"files.download() of {name} failed: {error or type(error).__name__}", cell)
         except Exception as error:
@@ -103,9 +102,8 @@ class Downloads:
         offer: DownloadOffer,
         comm_id: str,
         pieces: MemoryObjectReceiveStream[bytes | None],
-        folder: Path,
     ) -> Path:
-        incoming = await anyio.to_thread.run_sync(Incoming, folder, offer.name, offer.size_bytes)
+        incoming = await anyio.to_thread.run_sync(Incoming, self._project(), offer.name, offer.size_bytes)
         try:
             line.send(_comm("comm_open", {"comm_id": comm_id, "target_name": offer.target, "data": {}}))
             line.send(_comm("comm_msg", {"comm_id": comm_id, "data": {}}))

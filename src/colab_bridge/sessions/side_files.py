@@ -19,6 +19,9 @@ __all__ = ["DOWNLOADS", "Incoming", "picked_files", "pieces_of", "safe_name"]
 #: Folder in the project that takes what ``files.download()`` brings.
 DOWNLOADS: Final = "downloads"
 
+#: Ours in each project; the file sync never looks into it, so that it does not take up what is not whole.
+_OWN_FOLDER: Final = ".colab-bridge"
+
 _TAKEN: Final = 1000
 
 
@@ -74,7 +77,7 @@ class Incoming:
     Nothing that exists is overwritten: a name that is taken gets a number.
 
     Args:
-        folder: Where it goes; made when absent.
+        project: The project's root; it goes to the folder :data:`DOWNLOADS` there, made when absent.
         name: As the runtime says; hostile.
         size_bytes: Size as the runtime says; more is not taken.
 
@@ -82,9 +85,12 @@ class Incoming:
         OSError: nothing can be written there.
     """
 
-    def __init__(self, folder: Path, name: str, size_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, prefix=".colab-bridge-", suffix=".part")
+    def __init__(self, project: Path, name: str, size_bytes: int) -> None:
+        folder = project / DOWNLOADS
+        parts = project / _OWN_FOLDER
+        for needed in (folder, parts):
+            needed.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=parts, prefix="download-", suffix=".part")
         self._file: IO[bytes] = os.fdopen(handle, "wb")
         self._part = Path(part)
         self._folder = folder

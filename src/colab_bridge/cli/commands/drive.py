@@ -17,7 +17,10 @@ try:
     from google.colab import drive
 except ImportError:
     sys.exit("Drive can be mounted on Colab runtimes only")
-drive.mount(sys.argv[1], force_remount=sys.argv[2] == "again")
+try:
+    drive.mount(sys.argv[1], force_remount=sys.argv[2] == "again")
+except Exception as error:
+    sys.exit(f"Drive is not mounted: {error}")
 """
 
 
