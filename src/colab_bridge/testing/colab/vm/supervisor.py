@@ -51,9 +51,6 @@ class CannotError(Exception):
     """The machine cannot be had here; the text is for the user, with the fix after a line break."""
 
 
-# --- what both kinds of disk need ------------------------------------------------------------------------------------
-
-
 def main() -> None:
     """Run one machine from its start to its end."""
     request = json.loads(_first_line(0))
@@ -107,9 +104,6 @@ def _remove(folder: str) -> None:
         except OSError:
             return
     shutil.rmtree(folder, ignore_errors=True)
-
-
-# --- POSIX -----------------------------------------------------------------------------------------------------------
 
 
 def _main_posix(request: dict[str, Any]) -> None:
@@ -379,9 +373,6 @@ def _advice(error: OSError, reason: str) -> str:
     return f"no machine can get a /content here: {reason}, and {error.strerror} for /content\n{fix}"
 
 
-# --- inside the machine ----------------------------------------------------------------------------------------------
-
-
 def _run_guest(request: dict[str, Any]) -> NoReturn:
     """Be the machine's first process: start the server, start programs on request, collect the dead."""
     status = 1
@@ -470,9 +461,6 @@ def _take_terminal(descriptor: int) -> None:
     import termios
 
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-
-
-# --- Windows ---------------------------------------------------------------------------------------------------------
 
 
 def _main_windows(request: dict[str, Any]) -> None:
