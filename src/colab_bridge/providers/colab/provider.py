@@ -12,16 +12,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import anyio
 from anyio import to_thread
 
 from colab_bridge.config.services import ServiceUrls, require_same_services, service_urls
-from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
+from colab_bridge.errors import AuthError, ColabBridgeError, TransientError, UserError
 from colab_bridge.model.account import AccountRuntime, Balance, Offers, Propagation
-from colab_bridge.model.hardware import Hardware
 from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
 from colab_bridge.ports.account import CredentialKind
 from colab_bridge.ports.clock import Clock, SystemClock
@@ -32,20 +31,27 @@ from colab_bridge.providers.colab.classify import Verdict, to_error
 from colab_bridge.providers.colab.control import ControlPlane
 from colab_bridge.providers.colab.control_v1 import ControlV1
 from colab_bridge.providers.colab.control_v1beta import ControlV1Beta
+from colab_bridge.providers.colab.handles import (
+    NAME,
+    endpoint_in,
+    id_in,
+    make_handle,
+    no_such_runtime,
+    shown,
+    wish_of,
+)
 from colab_bridge.providers.colab.http import CallFailedError, GoogleHttp
 from colab_bridge.providers.colab.ledger import Entry, Ledger
 from colab_bridge.providers.colab.machine import inspect
 from colab_bridge.providers.colab.options import Wanted, read_options
 from colab_bridge.providers.colab.rates import Rates
-from colab_bridge.providers.colab.values import Assignment, Wish, is_endpoint_id, nbh_of
+from colab_bridge.providers.colab.values import Assignment, is_endpoint_id, nbh_of
 from colab_bridge.providers.colab.ways import GONE_AFTER_S, Ways, endpoint_of
 
-__all__ = ["ROOT", "ColabProvider"]
+__all__ = ["ColabProvider"]
 
 log = logging.getLogger(__name__)
 
-#: The project's folder on a Colab machine; the rest of ``/content`` is the user's own there.
-ROOT: Final = "/content/workspace"
 JUPYTER_PORT: Final = 8080
 #: A request that ended this recently is left alone by :meth:`ColabProvider.reconcile`: its session is being made.
 FRESH_S: Final = 120.0
@@ -76,7 +82,7 @@ class ColabProvider:
         pause: Waits some seconds.
     """
 
-    name = "colab"
+    name = NAME
 
     def __init__(
         self,
@@ -127,7 +133,7 @@ class ColabProvider:
         finally:
             self._asking.discard(entry.request)
             self._ended[entry.request] = self._clock.monotonic()
-        return self._handle(entry, done.assignment, done.hardware)
+        return make_handle(entry, done.assignment, done.hardware)
 
     async def _acquire(self, entry: Entry, wanted: Wanted, report: Callable[[str], None]) -> Done:
         service = self._account(wanted.account, wanted.api)
@@ -183,33 +189,6 @@ class ColabProvider:
             ) from error
         return entry
 
-    def _handle(self, entry: Entry, assignment: Assignment, hardware: Hardware | None) -> RuntimeHandle:
-        what = str(hardware) if hardware is not None else "unknown machine"
-        data: dict[str, Any] = {
-            "request": entry.request,
-            "endpoint": assignment.endpoint,
-            "name": assignment.name,
-            "account": entry.account,
-            "api": entry.api,
-            "requested_at": entry.asked_at,
-            "asked_for": [str(each) for each in entry.asked_for],
-        }
-        if hardware is not None:
-            data["hardware"] = {
-                "kind": hardware.kind,
-                "accelerator": hardware.accelerator,
-                "high_memory": hardware.high_memory,
-            }
-        paid_by = f", {entry.account}" if entry.account else ""
-        return RuntimeHandle(
-            provider=self.name,
-            id=assignment.id,
-            root=ROOT,
-            served="/",
-            data=data,
-            label=f"Colab {what}, {assignment.id}{paid_by}",
-        )
-
     async def attach(self, handle: RuntimeHandle, *, stale: Endpoint | None = None) -> Endpoint:
         """Return the way in to a runtime, from memory while it has some minutes left.
 
@@ -260,7 +239,7 @@ class ColabProvider:
             TransientError: that could not be done or seen now; the machine may still run.
         """
         service = self._service(handle)
-        assignment = Assignment(endpoint=_endpoint_in(handle), name=str(handle.data.get("name") or ""))
+        assignment = Assignment(endpoint=endpoint_in(handle), name=str(handle.data.get("name") or ""))
         await self._give_back(service, assignment)
         await to_thread.run_sync(self._ledger.remove, str(handle.data.get("request") or uuid.UUID(int=0)))
 
@@ -296,7 +275,7 @@ class ColabProvider:
         service = await self._current()
         found = await service.ways.list_now()
         ours = {entry.runtime: entry for entry in await to_thread.run_sync(self._ledger.entries)}
-        return [_shown(assignment, ours.get(assignment.id)) for assignment in found]
+        return [shown(assignment, ours.get(assignment.id)) for assignment in found]
 
     async def adopt(self, runtime_id: str) -> RuntimeHandle:
         """Take over a runtime of the account in use, whoever made it.
@@ -308,7 +287,7 @@ class ColabProvider:
         service = self._account(account, "v1")
         assignment = next((each for each in await service.ways.list_now() if each.id == runtime_id), None)
         if assignment is None:
-            raise _no_such_runtime(runtime_id)
+            raise no_such_runtime(runtime_id)
         known = await to_thread.run_sync(self._ledger.find, lambda entry: entry.runtime == assignment.id)
         entry = known or Entry(
             request=str(uuid.uuid4()),
@@ -321,7 +300,7 @@ class ColabProvider:
         )
         # What somebody else made is never released by reconciling; it is written down so that `ps` knows it.
         await to_thread.run_sync(self._ledger.write, entry)
-        return self._handle(entry, assignment, assignment.hardware)
+        return make_handle(entry, assignment, assignment.hardware)
 
     async def release_id(self, runtime_id: str) -> None:
         """Release a runtime of the account in use by its id; one that is gone already is no error.
@@ -330,7 +309,7 @@ class ColabProvider:
             RuntimeLostError: it cannot be the id of a runtime.
         """
         if not is_endpoint_id(runtime_id):
-            raise _no_such_runtime(runtime_id)
+            raise no_such_runtime(runtime_id)
         entry = await to_thread.run_sync(self._ledger.find, lambda each: each.runtime == runtime_id)
         if entry is not None:
             await self._release_entry(entry)
@@ -340,7 +319,7 @@ class ColabProvider:
 
     async def _release_entry(self, entry: Entry) -> None:
         service = self._account(entry.account, entry.api)
-        assignment = Assignment(endpoint="" if entry.runtime == _id_of(entry.name) else entry.runtime, name=entry.name)
+        assignment = Assignment(endpoint="" if entry.runtime == id_in(entry.name) else entry.runtime, name=entry.name)
         await self._give_back(service, assignment)
         await to_thread.run_sync(self._ledger.remove, entry.request)
 
@@ -359,7 +338,7 @@ class ColabProvider:
                 orphan = await self._orphan(entry)
                 if orphan is not None and orphan.id not in in_use:
                     await self._release_entry(replace(entry, runtime=orphan.id, name=orphan.name))
-                    released.append(_shown(orphan, entry))
+                    released.append(shown(orphan, entry))
             except ColabBridgeError as error:
                 first = first or error  # the other entries may belong to another account
         if first is not None and not released:
@@ -374,7 +353,7 @@ class ColabProvider:
                 return assignment
         if not entry.runtime:
             try:
-                found = await service.control.look(_wish(entry))
+                found = await service.control.look(wish_of(entry))
             except CallFailedError as error:
                 raise to_error(error.failure) from error
             if isinstance(found, Assignment):
@@ -429,7 +408,7 @@ class ColabProvider:
             return await self.attach(handle)
         service = self._service(handle)
         try:
-            proxy = await service.v1.port_token(_endpoint_in(handle), port)
+            proxy = await service.v1.port_token(endpoint_in(handle), port)
         except CallFailedError as error:
             if error.failure.verdict is Verdict.NOT_FOUND:
                 await service.ways.get(handle.id, stale=await self._known_way(service, handle))
@@ -449,7 +428,7 @@ class ColabProvider:
         """
         service = self._service(handle)
         try:
-            return await service.v1.propagate(_endpoint_in(handle), kind, dry_run=dry_run)
+            return await service.v1.propagate(endpoint_in(handle), kind, dry_run=dry_run)
         except CallFailedError as error:
             if error.failure.verdict is Verdict.BAD_REQUEST:
                 return Propagation(granted=False)
@@ -471,7 +450,7 @@ class ColabProvider:
             file_id: Notebook in Drive; an empty one when omitted.
         """
         page = f"drive/{quote(file_id, safe='')}" if file_id else "notebooks/empty.ipynb"
-        endpoint = _endpoint_in(handle)
+        endpoint = endpoint_in(handle)
         backend = f"/tun/m/{endpoint}"
         # Only both forms together attach: the query for the page, the fragment for its script.
         return f"{self._urls.colab}/{page}?dbu={quote(backend, safe='')}#datalabBackendUrl={self._urls.colab}{backend}"
@@ -502,45 +481,3 @@ class ColabProvider:
 
 def _who(request: RuntimeRequest, wanted: Wanted) -> tuple[str, str, str, str]:
     return request.session, request.project, wanted.account, wanted.api
-
-
-def _wish(entry: Entry) -> Wish:
-    hardware = entry.asked_for[0] if entry.asked_for else Hardware()
-    return Wish(request=entry.request, hardware=hardware, version=entry.version)
-
-
-def _shown(assignment: Assignment, entry: Entry | None) -> AccountRuntime:
-    label = ""
-    if entry is not None and entry.session:
-        label = f"session {entry.session}"
-    elif entry is not None and entry.adopted:
-        label = "adopted"
-    return AccountRuntime(
-        id=assignment.id,
-        hardware=assignment.hardware or Hardware(),
-        ours=entry is not None and not entry.adopted,
-        label=label,
-        version=assignment.version,
-    )
-
-
-def _id_of(name: str) -> str:
-    return name.removeprefix("runtimes/")
-
-
-def _endpoint_in(handle: RuntimeHandle) -> str:
-    """Return the machine's id from a handle; it becomes part of paths, so what is stored is checked."""
-    data: Mapping[str, Any] = handle.data
-    endpoint = str(data.get("endpoint") or "")
-    if endpoint and not is_endpoint_id(endpoint):
-        raise RuntimeLostError(
-            "what is stored about the Colab runtime is damaged",
-            hint="see what runs: colab-bridge ps --all; then: colab-bridge adopt ID",
-        )
-    return endpoint
-
-
-def _no_such_runtime(runtime_id: str) -> RuntimeLostError:
-    return RuntimeLostError(
-        f"the account has no runtime {runtime_id[:60]!r}", hint="see all of them: colab-bridge ps --all"
-    )
