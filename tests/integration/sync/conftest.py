@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
 from colab_bridge.testing.jupyter import start_jupyter_server
 from colab_bridge.testing.relay import TcpRelay
-from daemon_home import DaemonHome, Seen
-
-
-@dataclass
-class SyncRig:
-    home: DaemonHome
-    root: Path
-    relay: TcpRelay
-    session: str
-
-    @property
-    def project(self) -> Path:
-        return self.home.project
-
-    @property
-    def workspace(self) -> Path:
-        (found,) = (self.root / "colab-bridge").iterdir()
-        return found
-
-    async def call(self, method: str, path: str, *args: Any, **options: Any) -> dict[str, Any]:
-        client = self.home.client()
-        path = f"/v1/sessions/{self.session}/{path}"
-        return await anyio.to_thread.run_sync(lambda: getattr(client, method)(path, *args, timeout_s=120, **options))
-
-    async def code(self, code: str, **members: Any) -> Seen:
-        return await anyio.to_thread.run_sync(lambda: self.home.code(code, session=self.session, **members))
+from daemon_home import DaemonHome
+from sync_rig import SyncRig
 
 
 @pytest.fixture(scope="module")

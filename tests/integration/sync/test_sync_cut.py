@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from colab_bridge.errors import TransientError
-from conftest import SyncRig
+from sync_rig import SyncRig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 

@@ -7,7 +7,7 @@ import random
 import anyio
 import pytest
 
-from conftest import SyncRig
+from sync_rig import SyncRig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -23,6 +23,7 @@ async def test_code_works_in_a_workspace_of_its_own_with_the_same_relative_paths
     assert line == "1 up, 1 down: out.txt, data/in.txt"
 
 
+@pytest.mark.rows("J01")
 async def test_a_barrier_is_one_round_trip(rig: SyncRig) -> None:
     operations = (await rig.call("post", "sync/bench"))["operations"]
     assert {row["operation"]: (row["round_trips"], row["sent"], row["received"]) for row in operations} == {
@@ -43,6 +44,60 @@ async def test_code_does_not_run_with_old_files_while_the_runtime_cannot_be_reac
     assert "not in step" in str(seen.finished["error"])
     again = await rig.code("print(open('needed.txt').read())")
     assert again.text() == "new\n", again.events
+
+
+@pytest.mark.rows("J06", "J07")
+async def test_what_a_run_writes_and_deletes_is_so_here_when_it_ends(rig: SyncRig) -> None:
+    (rig.project / "doomed.txt").write_text("old")
+    code = "import os\nfor n in range(3): open(f'result{n}.txt', 'w').write(str(n))\nos.remove('doomed.txt')"
+    seen = await rig.code(code)
+    assert seen.status == "ok", seen.events
+    assert [(rig.project / f"result{n}.txt").read_text() for n in range(3)] == ["0", "1", "2"]
+    assert not (rig.project / "doomed.txt").exists()
+    entries = (await rig.call("get", "sync/trash"))["items"]
+    assert "doomed.txt" in {entry["path"] for entry in entries}
+
+
+@pytest.mark.rows("J10")
+async def test_results_of_a_kernel_that_dies_come_down(rig: SyncRig) -> None:
+    seen = await rig.code("open('last words.txt', 'w').write('written'); import os; os._exit(1)")
+    assert seen.status != "ok"
+    await _until_here(rig, "last words.txt")
+    assert (rig.project / "last words.txt").read_text() == "written"
+
+
+@pytest.mark.rows("J11")
+async def test_results_of_a_run_that_is_stopped_come_down(rig: SyncRig) -> None:
+    # A run that stops itself ends as one that was interrupted by hand.
+    seen = await rig.code("open('half.txt', 'w').write('half'); import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    assert seen.status == "interrupted", seen.events
+    assert (rig.project / "half.txt").read_text() == "half"
+
+
+@pytest.mark.rows("J13")
+async def test_code_runs_once_though_the_link_breaks_around_its_barrier(rig: SyncRig) -> None:
+    for number in range(4):
+        (rig.project / "input.txt").write_text(str(number))
+
+        async def cut(after_s: float) -> None:
+            await anyio.sleep(after_s)
+            rig.relay.reset()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cut, 0.02 * number)
+            seen = await rig.code("open('count.txt', 'a').write(open('input.txt').read())")
+        if seen.status != "ok":
+            # Not run at all: the barrier could not be passed, and says so.
+            assert "not in step" in str(seen.finished["error"]), seen.events
+            await rig.code("open('count.txt', 'a').write(open('input.txt').read())")
+    await _until_synced(rig)
+    assert (rig.project / "count.txt").read_text() == "0123"
+
+
+async def _until_here(rig: SyncRig, name: str) -> None:
+    with anyio.fail_after(30):
+        while not (rig.project / name).exists():
+            await rig.call("post", "sync", {})
 
 
 async def test_a_large_file_arrives_byte_equal_both_ways_over_a_link_that_is_cut_again_and_again(rig: SyncRig) -> None:
@@ -79,6 +134,7 @@ async def _until_synced(rig: SyncRig) -> None:
     raise AssertionError("not in step after 12 tries")
 
 
+@pytest.mark.rows("K02")
 async def test_a_workspace_that_was_lost_with_its_machine_deletes_nothing_at_home(rig: SyncRig) -> None:
     before = sorted(path.name for path in rig.project.iterdir())
     workspace = rig.workspace

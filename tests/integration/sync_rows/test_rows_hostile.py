@@ -482,7 +482,7 @@ async def tries(pair: Pair) -> list[FailureKind]:
     return kinds
 
 
-@pytest.mark.rows("M19", "X07")
+@pytest.mark.rows("M19", "X07", "J14")
 @pytest.mark.parametrize("how", ["doubled", "swapped", "late", "damaged", "unknown type", "half"])
 async def test_frames_that_come_twice_late_swapped_or_damaged_change_nothing(how, channels):
     async with channels() as pair:

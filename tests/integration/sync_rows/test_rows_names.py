@@ -26,7 +26,7 @@ ON_A_FOLDING_DISK = [
 
 
 @pytest.mark.parametrize(
-    "row", [pytest.param(row, marks=pytest.mark.rows(row.id), id=row.id) for row in ON_A_FOLDING_DISK]
+    "row", [pytest.param(row, marks=pytest.mark.rows(row.id, "X21"), id=row.id) for row in ON_A_FOLDING_DISK]
 )
 async def test_a_disk_that_ignores_case_shows_one_name_and_overwrites_nothing(row, channels, quick_root, monkeypatch):
     folding_disk.install(monkeypatch, quick_root / "home" / "project", folding_disk.FoldingFolder)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from colab_bridge.agent.sync.disk.ops import ApplyOp
 from colab_bridge.agent.sync.disk.scan import Scanner
+from colab_bridge.agent.sync.service_wire import pack_envelope
 from colab_bridge.agent.sync.tree import File, Link, walk
 from colab_bridge.sync import doing
 from colab_bridge.sync.failures import SyncFailure
@@ -27,6 +28,7 @@ from colab_bridge.sync_core.model import Side
 from fs_faults import Faults, Killed
 from random_edits import Edit, Editor, edits, without_bits
 from sync_pair import Pair, tree_of
+from sync_tools import Liar
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(7200)]
 
@@ -311,3 +313,64 @@ def test_edits_fit_any_tree(tmp_path):
             tmp_path, [Edit(rng.choice(["write", "rename", "link", "delete"]), rng.randrange(12), rng.randrange(9))]
         )
     assert editor.written > 50
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=8,
+)
+odd_paths = st.sampled_from(
+    ["a", "d/b", "../x", "/etc/x", "d", "", "keep", ".git/config", "a/b/c", "l", "\x1b[2J", "ü"]
+)
+odd_rows = st.lists(
+    st.tuples(
+        odd_paths, st.sampled_from(["f", "d", "l", "-", "x", "u", "c"]), json_values, json_values, json_values
+    ).map(list)
+    | st.tuples(odd_paths, st.just("l"), st.sampled_from(["../..", "/", "a", "d/../..", "keep"])).map(list)
+    | json_values,
+    max_size=4,
+)
+odd_answers = st.fixed_dictionaries(
+    {},
+    optional={"rows": odd_rows | json_values, "results": json_values, "unstable": json_values, "problems": json_values},
+)
+
+
+@pytest.mark.rows("P11", "P15")
+@examples(60)
+@given(st.sampled_from(["post", "snapshot", "get", "hello", "rules"]), odd_answers, st.binary(max_size=60), json_values)
+async def test_whatever_a_runtime_answers_nothing_outside_is_touched_and_the_error_is_of_a_known_kind(
+    memory, verb, body, blob, head
+):
+    folder = fresh(memory)
+    pair = await start(folder)
+    (pair.tmp / "home" / ".bashrc").write_text("untouched")
+    (pair.here / ".git").mkdir()
+    (pair.here / ".git" / "config").write_text("mine")
+    liar = Liar(pair.caller)
+    pair.remote._caller = liar
+    try:
+        pair.sync.link_lost()
+
+        def lie(result, answer):
+            told = {**result, **head} if isinstance(head, dict) else {**result, "gen": head}
+            return told, blob if len(blob) % 2 else pack_envelope(body, blob)
+
+        liar.lies[verb] = lie
+        for reason in ("sync", "post"):
+            try:
+                await pair.sync.sync(reason)
+            except SyncFailure as failure:
+                said = failure.text
+            else:
+                said = ""
+            assert said.isprintable()
+        assert (pair.tmp / "home" / ".bashrc").read_text() == "untouched"
+        assert (pair.here / ".git" / "config").read_text() == "mine"
+        assert (pair.here / "keep").read_text() == "anchor"
+        assert {path.name for path in pair.tmp.iterdir()} <= {"home", "runtime", "state", "agent1"}
+        assert {path.name for path in (pair.tmp / "home").iterdir()} == {"project", ".bashrc"}
+    finally:
+        await pair.stop()
+        shutil.rmtree(folder)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from colab_bridge.agent.sync.disk import exchange, stage
+from colab_bridge.agent.sync.disk import exchange, place, stage
 from colab_bridge.agent.sync.disk.exchange import LinkExchange
 from colab_bridge.agent.sync.disk.transaction import Transaction
 from colab_bridge.ports.clock import SystemClock
 from colab_bridge.sync.failures import FailureKind, SyncFailure
+from fs_faults import Killed
 from sync_pair import Pair, open_pair, tree_of
 from sync_ways import ProcessWay, agent_process
 from sync_words import edit
@@ -390,3 +391,42 @@ async def test_a_link_that_is_cut_after_every_frame_loses_nothing(channels):
                 break
             assert tree_of(pair.here) == tree_of(pair.there)
         assert pair.kept() == {}
+
+
+@pytest.mark.rows("X03")
+@pytest.mark.parametrize("side", ["here", "there"])
+@pytest.mark.parametrize("at", [1, 2])
+async def test_what_a_power_cut_leaves_of_unsynced_content_never_gets_into_a_folder(side, at, quick_root, monkeypatch):
+    real, count = place.Calls.commit, 0
+
+    def cut(self, folder):
+        nonlocal count
+        if not folder.path.startswith(str(sides[side])):
+            return real(self, folder)
+        count += 1
+        if count != at:
+            return real(self, folder)
+        # Names and lengths survive, bytes do not; what was made durable before stays.
+        for path in (sides[side] / ".colab-bridge" / "stage").iterdir() if at == 1 else ():
+            if path.is_file() and not path.is_symlink():
+                os.truncate(path, 0 if path.stat().st_size % 2 else path.stat().st_size // 2)
+        raise Killed
+
+    async with open_pair(quick_root) as pair:
+        sides = {"here": pair.here, "there": pair.there}
+        edit(pair.here, "f=1 g=1 h=1")
+        await pair.sync.sync("sync")
+        edit(pair.here, "f=here2 new=here3")
+        edit(pair.there, "g=there2 newer=there3 large=#1200000")
+        before = everything(pair)
+        monkeypatch.setattr(place.Calls, "commit", cut)
+        with pytest.raises(Killed):
+            await pair.sync.sync("post")
+        monkeypatch.undo()
+    async with open_pair(quick_root) as pair:
+        await pair.sync.sync("sync")
+        wanted = {"f": "here2", "new": "here3", "g": "there2", "newer": "there3", "h": "1"}
+        assert {path: text for path, text in tree_of(pair.here).items() if path != "large"} == wanted
+        assert len(tree_of(pair.here)["large"]) == 1_200_000
+        assert tree_of(pair.there) == tree_of(pair.here)
+        assert before <= everything(pair)

@@ -210,6 +210,19 @@ async def test_one_content_at_five_paths_travels_once(way, pairs):
         assert max(liar.sizes.values()) < MIB
 
 
+@pytest.mark.rows("L11")
+async def test_small_files_of_noise_cost_no_more_than_they_are(pairs):
+    async with pairs() as pair:
+        edit(pair.here, "f=1")
+        await pair.sync.sync("sync")
+        liar = lying(pair)
+        for number in range(30):
+            (pair.here / f"n{number}").write_bytes(noise(10_000, number))
+        await pair.sync.sync("pre")
+        assert tree_of(pair.there) == tree_of(pair.here)
+        assert liar.sizes["up"] < 1.05 * 300_000
+
+
 @pytest.mark.rows("D02", "D11")
 async def test_a_renamed_folder_of_many_files_sends_names_only(pairs):
     async with pairs() as pair:

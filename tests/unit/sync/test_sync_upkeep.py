@@ -52,6 +52,7 @@ async def test_one_readable_file_among_noise_is_enough_to_let_a_run_replace_its_
         assert tree_of(pair.here) == tree_of(pair.there)
 
 
+@pytest.mark.rows("N11")
 @pytest.mark.anyio
 @pytest.mark.parametrize("left", [0, 100])
 async def test_n11_a_file_that_lost_its_end_in_a_power_cut_comes_back_from_the_runtime(left, tmp_path):
@@ -117,6 +118,7 @@ async def test_what_a_program_there_writes_into_a_replaced_version_is_told_with_
         assert notice.command.startswith("colab-bridge sync trash restore --remote txn-")
 
 
+@pytest.mark.rows("N09")
 @pytest.mark.anyio
 async def test_the_trash_forgets_what_is_old_but_never_what_nobody_else_has(tmp_path):
     async with open_pair(tmp_path) as pair:
@@ -138,6 +140,7 @@ async def test_the_trash_forgets_what_is_old_but_never_what_nobody_else_has(tmp_
         assert folder.trash.list() == []
 
 
+@pytest.mark.rows("I02")
 @pytest.mark.anyio
 async def test_i02_a_change_that_no_stamp_shows_is_found_by_the_audit(tmp_path):
     async with open_pair(tmp_path, watch=False) as pair:

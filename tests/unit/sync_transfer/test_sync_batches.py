@@ -45,6 +45,7 @@ def test_a_damaged_batch_is_a_wire_error_or_another_batch(files: dict[bytes, byt
     assert len(found) <= 4096
 
 
+@pytest.mark.rows("L11")
 def test_source_text_shrinks_and_random_bytes_travel_as_they_are() -> None:
     text = b"def function(argument):\n    return argument + 1\n" * 5000
     assert deflate(text)[0] is Codec.ZLIB
