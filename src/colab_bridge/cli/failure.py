@@ -69,7 +69,7 @@ def _known(error: BaseException, invocation: Invocation) -> ColabBridgeError:
 def _usage(error: click.ClickException) -> UserError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "colab-bridge"
-    message = error.format_message().rstrip(".").replace("\n", " ")
+    message = error.format_message().rstrip(".").replace("\n\t", " ").replace("\n", " ")
     hint = error.hint if isinstance(error, UnknownCommandError) else f"see: {path} --help"
     return UserError(message, hint=hint, code="CB-USER-USAGE")
 
