@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from colab_bridge.agent.sync.disk.exchange import AtomicExchange
+from colab_bridge.agent.sync.service_folder import SyncFolder
 from colab_bridge.sync.base import SyncStore
 from sync_pair import Pair
 
@@ -102,6 +103,28 @@ class Faults:
             for back in reversed(undo):
                 back()
             peer.in_thread, local.do = in_thread, do
+
+
+async def start_again(pair: Pair, side: str) -> None:
+    """Start the side anew whose process has ended; what it would have tidied up at its end is not done."""
+    if side == "there":
+        for workspace in pair.service._workspaces.values():
+            _bury(workspace.folder)
+        pair.service._workspaces.clear()
+        await pair.new_agent()
+        return
+    _bury(pair.local.folder)
+    pair.local._lock_file.close()
+    pair.store.close()
+    pair.local.store.close()
+    await pair.way.aclose()
+    await pair.start()
+
+
+def _bury(folder: SyncFolder) -> None:
+    """Give back what the system takes back from a dead process: descriptors and watches. Nothing is written."""
+    folder._cache_file = None
+    folder.close()
 
 
 def _is_about_processes(args: tuple[Any, ...]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from colab_bridge.agent.sync.disk.scan import Scanner
 from colab_bridge.sync.failures import SyncFailure
-from fs_faults import Faults, Killed
+from fs_faults import Faults, Killed, start_again
 from sync_pair import Pair, open_pair, tree_of
 from sync_words import edit
 
@@ -69,20 +69,7 @@ async def run_with(pair: Pair, faults: Faults) -> None:
             told = ""
     assert "\n" not in told
     if faults.error is None and faults.fired:
-        await restart(pair, faults.side)
-
-
-async def restart(pair: Pair, side: str) -> None:
-    """Start the side anew whose process has ended; what it would have tidied up at its end is not done."""
-    if side == "there":
-        pair.service._workspaces.clear()
-        await pair.new_agent()
-        return
-    pair.local._lock_file.close()
-    pair.store.close()
-    pair.local.store.close()
-    await pair.way.aclose()
-    await pair.start()
+        await start_again(pair, faults.side)
 
 
 async def until_in_step(pair: Pair) -> None:

@@ -25,7 +25,7 @@ from colab_bridge.sync import doing
 from colab_bridge.sync.failures import SyncFailure
 from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync_core.model import Side
-from fs_faults import Faults, Killed
+from fs_faults import Faults, Killed, start_again
 from random_edits import Edit, Editor, edits, without_bits
 from sync_pair import Pair, tree_of
 from sync_tools import Liar
@@ -104,15 +104,8 @@ async def sync_with(pair: Pair, fault: Any, reason: str) -> None:
             await pair.sync.sync(reason)
         except (SyncFailure, Killed):
             pass
-    if doomed.dead and side == "there":
-        pair.service._workspaces.clear()
-        await pair.new_agent()
-    elif doomed.dead:
-        pair.local._lock_file.close()
-        pair.store.close()
-        pair.local.store.close()
-        await pair.way.aclose()
-        await pair.start()
+    if doomed.dead:
+        await start_again(pair, side)
 
 
 async def until_in_step(pair: Pair) -> None:

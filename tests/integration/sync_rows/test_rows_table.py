@@ -76,7 +76,7 @@ ROWS = [
     Row("D08", "d/a=1 d/b=2", "d~e", "d/a=3", "e/a=1 e/b=2 d/a=3"),
     Row("D09", "d/a=1", "d~e", "d/b=1", "e/a=1 d/b=1"),
     Row("D10", "a=1 b=2 c=3", "a~t c~a b~c t~b", "", "a=3 b=1 c=2 0"),
-    Row("D12", "a=1 b=2", "", "a~c b~a c~b", "a=2 b=1"),
+    Row("D12", "a=1 b=2", "", "a~c b~a c~b", "a=2 b=1 0"),
     Row("E13", None, "x y=1 ü=2 日本=3 '$().txt=4", "", "x y=1 ü=2 日本=3 '$().txt=4"),
     Row(
         "E14",
