@@ -299,12 +299,15 @@ def test_the_first_cell_on_a_gpu_takes_one_command_and_one_consent(
     desk: Desk, colab: ThreadedEmulator, tmp_path: Path
 ) -> None:
     environ = desk.environ | browser(tmp_path) | {"COLAB_BRIDGE_OAUTH_CLIENT": str(client_file(tmp_path))}
-    program, *argv = desk.argv("exec", "--provider", "colab", "--gpu", "T4", "print('on', 6 * 7)")
+    code = "print('on', 6 * 7, input('name? '))"
+    program, *argv = desk.argv("exec", "--provider", "colab", "--gpu", "T4", code)
     child = pexpect.spawn(program, argv, cwd=str(desk.project), env=environ, encoding="utf-8", timeout=90)
     try:
         child.expect("nobody is signed in to Google")
         child.expect(f"signed in as {EMAIL}")
-        child.expect("on 42")
+        child.expect("name\\? ")
+        child.sendline("Ada")  # for the program: the sign-in does not read the terminal any more
+        child.expect("on 42 Ada")
         child.expect(pexpect.EOF)
     finally:
         child.close(force=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -86,6 +88,7 @@ class TerminalFace:
         self._browser = browser
         self._reads = not browser or console.in_tty
         self._lines: asyncio.Queue[str | None] | None = None
+        self._stop: socket.socket | None = None
 
     def show(self, url: str) -> None:
         """Show the page's address, and open it where there is a browser."""
@@ -119,19 +122,29 @@ class TerminalFace:
             self._lines = asyncio.Queue()
             loop = asyncio.get_running_loop()
             # A daemon thread, because nothing can end its wait and it must not keep this process.
-            threading.Thread(target=_read_lines, args=(loop, self._lines), daemon=True, name="paste").start()
+            stopped, self._stop = socket.socketpair()
+            arguments = (loop, self._lines, stopped)
+            threading.Thread(target=_read_lines, args=arguments, daemon=True, name="paste").start()
         return await self._lines.get()
+
+    def close(self) -> None:
+        """Read standard input no more: what is typed from now on is for the command."""
+        if self._stop is not None:
+            self._stop.close()
 
     def complain(self, text: str) -> None:
         """Say why a line is of no use."""
         self._console.note(text)
 
 
-def _read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str | None]) -> None:
+def _read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str | None], stopped: socket.socket) -> None:
     """Read standard input without Python's buffer, whose lock would hang this process at its end."""
     pending = b""
-    with contextlib.suppress(RuntimeError):  # the loop has ended, nobody listens any more
+    with stopped, contextlib.suppress(RuntimeError):  # the loop has ended, nobody listens any more
         while len(pending) < _MAX_LINE:
+            # Consoles of Windows cannot be waited for together with anything else.
+            if os.name == "posix" and stopped.fileno() in select.select([0, stopped.fileno()], [], [])[0]:
+                return
             try:
                 piece = os.read(0, 4096)
             except OSError:
@@ -191,8 +204,9 @@ async def sign_in_here(
     credentials, settings = open_credentials(invocation)
     client = None if take_over else await _find_client(credentials, settings, file=file, account=wish.account)
     if client is not None:
-        face = TerminalFace(invocation.console, browser=browser and has_browser(os.environ, sys.platform))
-        return await SignIn(credentials).ask(client, wish, face)
+        opens = browser and has_browser(os.environ, sys.platform)
+        with contextlib.closing(TerminalFace(invocation.console, browser=opens)) as face:
+            return await SignIn(credentials).ask(client, wish, face)
     other = google_colab_cli_file(Path.home())
     if other is not None and (take_over or _wants_take_over(invocation, other)):
         return await SignIn(credentials).take_over(read_google_colab_cli(other), wish)
