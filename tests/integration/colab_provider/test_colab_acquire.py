@@ -269,3 +269,17 @@ async def test_who_stops_waiting_after_a_refusal_leaves_nothing_on_the_list(scen
         await scene.acquire(gpu="T4", wait_s=7200.0)
     assert scene.pauses
     assert list((scene.folder / "requests").iterdir()) == []
+
+
+async def test_a_request_is_either_taken_up_or_released_and_never_both(scene: Scene, tmp_path: Path) -> None:
+    await _killed_in_the_post(scene, tmp_path)
+    found = []
+
+    async def take_up() -> None:
+        found.append(await scene.acquire(gpu="T4"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scene.provider.reconcile, frozenset())
+        tasks.start_soon(take_up)
+    assert scene.running == [found[0].id]
+    assert (await scene.provider.attach(found[0])).base_url

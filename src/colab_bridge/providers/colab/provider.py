@@ -103,7 +103,9 @@ class ColabProvider:
         self._gone_after_s = gone_after_s
         self._pause = pause
         self._accounts: dict[tuple[str, str], _Account] = {}
+        # Requests that are being made or looked after; nobody else may touch theirs meanwhile.
         self._asking: set[str] = set()
+        self._choosing = anyio.Lock()
         self._ended: dict[str, float] = {}
 
     async def aclose(self) -> None:
@@ -126,8 +128,9 @@ class ColabProvider:
         wanted = replace(wanted, account=account)
         if account:
             request.report(f"account {account}")
-        entry = await to_thread.run_sync(self._open_entry, request, wanted)
-        self._asking.add(entry.request)
+        async with self._choosing:
+            entry = await to_thread.run_sync(self._open_entry, request, wanted)
+            self._asking.add(entry.request)
         try:
             done = await self._acquire(entry, wanted, request.report)
         finally:
@@ -332,8 +335,10 @@ class ColabProvider:
         released: list[AccountRuntime] = []
         first: ColabBridgeError | None = None
         for entry in await to_thread.run_sync(self._ledger.entries):
-            if entry.adopted or entry.runtime in in_use or self._is_fresh(entry):
-                continue
+            async with self._choosing:
+                if entry.adopted or entry.runtime in in_use or self._is_fresh(entry):
+                    continue
+                self._asking.add(entry.request)
             try:
                 orphan = await self._orphan(entry)
                 if orphan is not None and orphan.id not in in_use:
@@ -341,6 +346,8 @@ class ColabProvider:
                     released.append(shown(orphan, entry))
             except ColabBridgeError as error:
                 first = first or error  # the other entries may belong to another account
+            finally:
+                self._asking.discard(entry.request)
         if first is not None and not released:
             raise first
         return released
