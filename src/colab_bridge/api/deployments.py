@@ -10,6 +10,7 @@ from colab_bridge.api.callers import with_caller
 from colab_bridge.api.schemas import DeployBody
 from colab_bridge.api.views import run_view
 from colab_bridge.app import App
+from colab_bridge.execution.deployments import Deployed
 
 __all__ = ["deployments_router"]
 
@@ -20,9 +21,11 @@ def deployments_router(app: App) -> APIRouter:
 
     @router.post("", status_code=201)
     async def deploy(body: DeployBody, request: Request) -> dict[str, Any]:
-        made = await with_caller(
-            request, lambda: app.deployments.deploy(body.run, share_with=body.share_with, role=body.role)
-        )
+        async def publish() -> Deployed:
+            app.credentials.learn(body.run.env)  # publishing comes before a session is looked for, which does the same
+            return await app.deployments.deploy(body.run, share_with=body.share_with, role=body.role)
+
+        made = await with_caller(request, publish)
         return {
             "run": run_view(app, made.run),
             "file": {"id": made.file.id, "name": made.file.name, "link": made.file.link, "created": made.file.created},

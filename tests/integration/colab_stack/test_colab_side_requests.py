@@ -63,6 +63,7 @@ def user(request: pytest.FixtureRequest, colab: Emulated, tmp_path_factory: pyte
         made = User(home, colab, f"{request.param}@example.com")
         seen = made.code("import os; os.environ['USE_AUTH_EPHEM'] = '1'; print('ready')")
         assert (seen.status, seen.text()) == ("ok", "ready\n"), seen.events
+        assert home.client().get("/v1/sessions")["sessions"][0]["kernels"][0]["transport"] == request.param
         yield made
 
 
