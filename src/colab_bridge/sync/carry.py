@@ -6,11 +6,12 @@ side has an older version only what is new.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+
+import anyio
 
 from colab_bridge.agent.sync.disk.stage import WrongContent
 from colab_bridge.agent.sync.pages import WireError
@@ -379,9 +380,13 @@ async def _several(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
         for call in waiting:
             await call()
 
+    # Not asyncio's own group: before Python 3.13 its waiting task counts as cancelled for ever when a member fails.
+    failure: list[BaseException] = []
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with anyio.create_task_group() as tasks:
             for _ in range(min(_CHUNKS_AT_ONCE, len(calls))):
-                tasks.create_task(work())
+                tasks.start_soon(work)
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        failure.append(failures.exceptions[0])
+    if failure:
+        raise failure[0]
