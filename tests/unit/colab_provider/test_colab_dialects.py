@@ -6,7 +6,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colab_bridge.errors import InternalError
@@ -278,6 +278,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_answer_makes_a_reader_fail_in_any_other_way_than_by_naming_a_field(value: object) -> None:
     readers = (
@@ -300,6 +301,7 @@ def test_no_answer_makes_a_reader_fail_in_any_other_way_than_by_naming_a_field(v
             assert is_endpoint_id(found.id)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_may_stand_where_a_token_is_expected(text: str) -> None:
     assert jwt_claims(text).where == "jwt"

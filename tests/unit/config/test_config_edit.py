@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colab_bridge.config.edit import project_target, replace_group, set_value, set_values, unset_value
@@ -235,6 +235,7 @@ def test_the_round_trip_covers_every_key() -> None:
     assert set(KEYS) <= set(_values)
 
 
+@settings(deadline=None)
 @given(_starts, st.sampled_from(["config.toml", "pyproject.toml"]), _changes)
 def test_what_was_set_last_is_what_is_read(start: str, name: str, changes: list[tuple[str, Scalar | None]]) -> None:
     if name == "pyproject.toml":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colab_bridge.config.services import SERVICE_VARIABLES, ServiceUrls, require_same_services, service_urls
@@ -77,6 +77,7 @@ def test_an_address_that_could_leak_or_mislead_is_refused_and_the_variable_named
     assert "COLAB_BRIDGE_COLAB_URL" in caught.value.hint
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_makes_anything_but_an_address_or_a_user_error(text: str) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colab_bridge.sessions.keepalive import Facts, Limits, decide
@@ -74,6 +74,7 @@ def test_it_is_said_when_an_idle_machine_will_be_released() -> None:
     assert decide(Facts(running=True, acted_at=100, ran_at=50), LIMITS, 200).release_at is None
 
 
+@settings(deadline=None)
 @given(
     running=st.booleans(),
     acted=st.floats(0, 1e6),
