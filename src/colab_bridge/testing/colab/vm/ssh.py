@@ -22,6 +22,8 @@ __all__ = ["SshService", "key_problem"]
 _KEY_TYPES: Final = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 _READ_BYTES = 64 * 1024
 _KEYGEN_TIMEOUT_S = 20.0
+#: sshd ends at once without this folder, which a system makes when it starts its own server; a container has none.
+_PRIVILEGE_SEPARATION: Final = Path("/run/sshd")
 _CONFIG = """\
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/authorized_keys
@@ -93,6 +95,8 @@ class SshService:
     def _prepare(self, key: str) -> str:
         """Write the server's settings, and a new host key: those of such machines do not stay."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):
+            _PRIVILEGE_SEPARATION.mkdir(mode=0o755, exist_ok=True)
         host_key = self._folder / "host_key"
         for old in (host_key, host_key.with_suffix(".pub")):
             old.unlink(missing_ok=True)
