@@ -27,6 +27,7 @@ from colab_bridge.execution.estimates import Estimates
 from colab_bridge.execution.jobs import Jobs
 from colab_bridge.execution.notices import NoticeService
 from colab_bridge.execution.repair import NotebookRepair
+from colab_bridge.execution.request import RunRequest
 from colab_bridge.execution.schedules import ScheduleService
 from colab_bridge.execution.service import RunService
 from colab_bridge.kernels.record import MessageRecord
@@ -46,6 +47,7 @@ from colab_bridge.sessions.meter import Meter
 from colab_bridge.sessions.queue import AgentQueue
 from colab_bridge.sessions.service import SessionService
 from colab_bridge.sessions.side_desks import SideDesks
+from colab_bridge.sessions.targets import choose_target
 from colab_bridge.store.store import Store
 from colab_bridge.sync.manager import SyncManager
 
@@ -186,7 +188,8 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
             deployments = Deployments(
                 store,
                 runs.start,
-                lambda _project: DriveClient(credentials, service_urls(os.environ)),
+                lambda account: DriveClient(credentials, service_urls(os.environ), account=account),
+                lambda request: _account_of(sessions, request),
                 lambda session, file_id: _browser_link(sessions, providers, session, file_id),
                 tasks,
                 notices.append,
@@ -244,6 +247,15 @@ def _providers(paths: Paths, credentials: Credentials, clock: Clock) -> Provider
         return ColabProvider(folder, credentials, service_urls(os.environ), clock)
 
     return ProviderRegistry(paths.runtimes_dir, {**installed_providers(), "colab": colab})
+
+
+def _account_of(sessions: SessionService, request: RunRequest) -> str:
+    """Return the account that a run is for: that of its session or runtime, else the project's; empty for any."""
+    if request.session:
+        return str(sessions.session(request.session).options.get("account") or "")
+    settings = sessions.settings(request.project, request.env)
+    target = choose_target(settings, runtime=request.runtime, provider=request.provider, options=request.options)
+    return str(target.options.get("account") or settings.account)
 
 
 def _browser_link(sessions: SessionService, providers: ProviderRegistry, name: str, file_id: str) -> str:

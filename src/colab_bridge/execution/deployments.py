@@ -83,7 +83,8 @@ class Deployments:
     Args:
         store: Where runs are remembered.
         start: Starts a run.
-        drive: Returns the way to Drive for a project.
+        drive: Returns the way to Drive for an account; the one in use when its name is empty.
+        account_of: Returns the account that a run is for; empty for the one in use.
         link_of: Returns the page that opens a notebook of Drive on the runtime of a session, or empty; by session
             name and file id.
         tasks: Owner of the uploads.
@@ -95,6 +96,7 @@ class Deployments:
         store: Store,
         start: Callable[[RunRequest], Awaitable[Run]],
         drive: Callable[[str], DriveAccess],
+        account_of: Callable[[RunRequest], str],
         link_of: Callable[[str, str], str],
         tasks: anyio.abc.TaskGroup,
         tell: Callable[[str], None],
@@ -102,6 +104,7 @@ class Deployments:
         self._store = store
         self._start = start
         self._drive = drive
+        self._account_of = account_of
         self._link_of = link_of
         self._tasks = tasks
         self._tell = tell
@@ -123,10 +126,11 @@ class Deployments:
             raise UserError("only a notebook can be deployed", hint="name an .ipynb file")
         key = _key(request.project, part.output_path or part.path)
         name = Path(part.output_path or part.path).name
-        drive = self._drive(request.project)
+        account = self._account_of(request)
+        drive = self._drive(account)
         file = await drive.put_notebook(key, name, await _content(Path(part.path)))
         shared = await drive.share(file.id, share_with, role=role) if share_with else []
-        member = {"file_id": file.id, "key": key, "name": name, "link": file.link}
+        member = {"file_id": file.id, "key": key, "name": name, "link": file.link, "account": account}
         run = await self._start(request.model_copy(update={_MEMBER: member}))
         link = self._link_of(run.session, file.id) or file.link
         return Deployed(run=run, file=file, shared=tuple(shared), link=link)
@@ -190,7 +194,7 @@ class Deployments:
         try:
             part = run.spec.get("notebook") or {}
             content = await _content(Path(str(part.get("output_path") or part.get("path") or "")))
-            await self._drive(str(run.spec.get("project", ""))).put_notebook(
+            await self._drive(str(member.get("account", ""))).put_notebook(
                 str(member["key"]), str(member["name"]), content
             )
             member |= {"written": True, "problem": ""}

@@ -45,6 +45,7 @@ class Scene:
         self.store, self.tasks = store, tasks
         self.drive = Drive()
         self.told: list[str] = []
+        self.accounts: list[str] = []
         self.project = folder
         self.notebook = folder / "a.ipynb"
         self.notebook.write_text("before")
@@ -54,11 +55,16 @@ class Scene:
         self.deployments = Deployments(
             self.store,
             self._start,
-            lambda _project: self.drive,
+            self._drive_of,
+            lambda request: str(request.options.get("account", "")),
             lambda session, file_id: f"https://colab/{session}/{file_id}",
             self.tasks,
             self.told.append,
         )
+
+    def _drive_of(self, account: str) -> Drive:
+        self.accounts.append(account)
+        return self.drive
 
     async def _start(self, request: RunRequest) -> Run:
         run = Run(
@@ -167,3 +173,13 @@ async def test_a_script_cannot_be_deployed(scene: Scene) -> None:
 async def test_another_run_is_no_deployment(scene: Scene) -> None:
     with pytest.raises(UserError):
         await scene.deployments.written("run-2")
+
+
+async def test_outputs_go_to_the_account_that_published_also_after_a_restart(scene: Scene) -> None:
+    deployed = await scene.deployments.deploy(scene.request().model_copy(update={"options": {"account": "b@x.org"}}))
+    scene.end(deployed.run)
+    scene.restart()
+    scene.deployments.recover()
+    with anyio.fail_after(5):
+        assert (await scene.deployments.written("run-1")).written
+    assert scene.accounts == ["b@x.org", "b@x.org"]
