@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from colab_bridge._util.ids import new_id
@@ -25,10 +25,24 @@ from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.plan import Plan, Roots
 from colab_bridge.sync_core.summary import one_line
 
-__all__ = ["Doing"]
+__all__ = ["Doing", "parts_of"]
 
-# About a quarter of a kilobyte each; the agent takes 20,000 at once.
-_MOST_OPERATIONS = 12_000
+# A call takes 2 MiB, of which inlined content may be half.
+_PART_BYTES = 800_000
+_OPERATION_BYTES = 420
+
+
+def parts_of(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Yield changes of the runtime in their order, as many at once as one call can carry with a copy for each."""
+    start = size = 0
+    for number, change in enumerate(changes):
+        origins = change.decision.origins
+        size += _OPERATION_BYTES + sum(len(text.encode("utf-8", "replace")) for text in (change.path, *origins))
+        if size > _PART_BYTES and number > start:
+            yield changes[start:number]
+            start, size = number, 0
+    if start < len(changes):
+        yield changes[start:]
 
 
 class Doing:
@@ -165,18 +179,21 @@ class Doing:
         ready = [c for c in changes if c.decision.path not in failed]
         if not ready and (turn.rounds > 1 or turn.reason != "pre"):
             return failed
-        for start in range(0, max(1, len(ready)), _MOST_OPERATIONS):
-            part = ready[start : start + _MOST_OPERATIONS]
+        at_hand = dict(copies)
+        for number, part in enumerate(list(parts_of(ready)) or [()]):
+            needed = {c.after.digest for c in part if isinstance(c.after, File)}
             operations, expected = await self._local.do(self._for_there, part) if part else ([], None)
             found = await self._looking.exchange(
                 turn,
                 "pre",
                 txn,
                 operations,
-                copies if not start else (),
-                batch if not start else b"",
+                [(digest, at_hand[digest]) for digest in needed if digest in at_hand],
+                batch if not number else b"",
                 expected,
             )
+            # What went into the tree has left the stage; a later part that needs it too takes a copy.
+            at_hand.update((c.after.digest, c.path) for c in part if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
             turn.outcomes |= {outcome.path: outcome.sentence for outcome in found.outcomes}
             failed |= failed_decisions(part, bad)

@@ -232,3 +232,21 @@ async def test_more_files_than_can_be_kept_in_step_are_named_and_the_sync_goes_o
         (pair.here / ".colabbridgeignore").write_text("f3.txt\nf2.txt\n")
         await pair.sync.sync("sync")
         assert sorted(tree_of(pair.there)) == [".colabbridgeignore", "f0.txt", "f1.txt"]
+
+
+@pytest.mark.anyio
+async def test_changes_that_no_single_call_can_carry_go_in_parts_whatever_content_they_share(tmp_path, monkeypatch):
+    monkeypatch.setattr("colab_bridge.sync.doing._PART_BYTES", 2_000)
+    async with open_pair(tmp_path) as pair:
+        for number in range(30):
+            folder = pair.here / "package" / f"part{number}"
+            folder.mkdir(parents=True)
+            (folder / "__init__.py").write_text("")
+            (folder / "code.py").write_text(str(number % 4))
+        up = await pair.sync.sync("sync")
+        assert up.failed == {}
+        assert tree_of(pair.there) == tree_of(pair.here)
+        (pair.here / "package").rename(pair.here / "renamed")
+        moved = await pair.sync.sync("pre")
+        assert (moved.failed, moved.holds, moved.sent) == ({}, (), 0)
+        assert tree_of(pair.there) == tree_of(pair.here)
