@@ -80,7 +80,7 @@ async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, pass_d
         tasks.start_soon(upwards)
         tasks.start_soon(until_stopped)
         cursor = after
-        async for batch in hub.entries(after):
+        async for batch in hub.record.follow(after):
             if batch[0].seq > cursor + 1:
                 await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
             await pass_down(socket, batch)

@@ -61,7 +61,9 @@ async def run_events(
         follow: Wait for more while the run goes on.
     """
     cursor = max(after, run.first_seq)
-    source = hub.entries(cursor) if hub is not None and follow else recorded_entries(records / run.kernel, cursor, hub)
+    source = (
+        hub.record.follow(cursor) if hub is not None and follow else recorded_entries(records / run.kernel, cursor, hub)
+    )
     async for batch in source:
         batch.reverse()
         events: list[Event] = []

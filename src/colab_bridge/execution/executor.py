@@ -139,7 +139,7 @@ async def execute(hub: HubKernel, msg_id: str, after: int, sink: MessageSink) ->
     """
     tracker = _Tracker(msg_id, after)
     run_prefix = msg_id.rpartition(".")[0] + "."
-    async for batch in hub.entries(after):
+    async for batch in hub.record.follow(after):
         if _take(batch, tracker, run_prefix, sink):
             return tracker.result()
     raise RuntimeLostError("the kernel was shut down before the run ended", hint="run it again", code="CB-LOST-003")

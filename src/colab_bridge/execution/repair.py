@@ -116,7 +116,7 @@ class NotebookRepair:
 
 async def _take_until_ended(hub: HubKernel, orphans: Sequence[Orphan], writer: _Writer) -> None:
     ends = Executions()
-    async for batch in hub.entries(orphans[0].seq - 1):
+    async for batch in hub.record.follow(orphans[0].seq - 1):
         for entry in batch:
             ends.take(entry)
             if entry.kind is EntryKind.DOWN:

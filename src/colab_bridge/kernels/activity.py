@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from colab_bridge.model.records import KernelState
+from colab_bridge.ports.upstream import LinkState
 from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["KernelActivity"]
+__all__ = ["KernelActivity", "state_behind"]
 
 
 @dataclass(slots=True)
@@ -132,6 +134,15 @@ class KernelActivity:
         """Forget everything under way, because the kernel that did it is gone."""
         self._executions.clear()
         self._unknown_busy = False
+
+
+def state_behind(link: LinkState, busy: bool) -> KernelState:
+    """Return the state of a kernel that is not known to be dead, from its link and from what it is doing."""
+    if link is LinkState.RECONNECTING:
+        return KernelState.RECONNECTING
+    if link is LinkState.CONNECTING:
+        return KernelState.STARTING
+    return KernelState.BUSY if busy else KernelState.IDLE
 
 
 def _content(message: RawMessage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a new daemon learns from a kernel's record about the work that its predecessor left. No input or output."""
+"""What a new daemon learns from a kernel's record about the work that its predecessor left."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import logging
 from dataclasses import dataclass, field
 
 from colab_bridge.kernels.activity import KernelActivity
-from colab_bridge.kernels.fence import RequestFence
 from colab_bridge.kernels.notes import note_of
-from colab_bridge.kernels.record import Entry, EntryKind
+from colab_bridge.kernels.record import Entry, EntryKind, MessageRecord
+from colab_bridge.kernels.sending import RequestSender
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["Inheritance"]
 
 log = logging.getLogger(__name__)
+
+#: How far back a new daemon looks for work that was under way where no run says where it began.
+ADOPTED_ENTRIES = 5_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,21 +26,28 @@ class Inheritance:
 
     Attributes:
         activity: Learns what was under way.
-        fence: Learns what was sent and answered.
-        known: Ids of all requests, oldest first.
+        sender: Learns what was sent and answered.
         unsent: Requests without any proof that they arrived at the runtime, by id, oldest first. Control requests are
             not among them: one that comes late stops the wrong thing.
         heard: Whether the kernel ever said anything.
     """
 
     activity: KernelActivity
-    fence: RequestFence
-    known: list[str] = field(default_factory=list)
+    sender: RequestSender
     unsent: dict[str, RawMessage] = field(default_factory=dict)
     heard: bool = False
 
-    def take(self, entry: Entry) -> None:
-        """Take in the next entry."""
+    def read(self, record: MessageRecord, after: int | None) -> None:
+        """Take in all entries of a record from a number on; from the last few thousand when it is None."""
+        if after is None:
+            after = record.next_seq - 1 - ADOPTED_ENTRIES
+        cursor = max(after, record.first_seq - 1)
+        while entries := record.read(cursor):
+            for entry in entries:
+                self._take(entry)
+            cursor = entries[-1].seq
+
+    def _take(self, entry: Entry) -> None:
         try:
             if entry.kind is EntryKind.NOTE:
                 self._note(entry)
@@ -50,11 +60,11 @@ class Inheritance:
 
     def _request(self, entry: Entry) -> None:
         message = decode_v1(entry.body)
-        self.known.append(message.msg_id)
+        self.sender.remember(message.msg_id)
         if message.channel == "stdin":
             return  # what was typed is not recorded, so it cannot be sent again
         self.activity.sent(message)
-        self.fence.sent(message)
+        self.sender.fence.sent(message)
         if not entry.origin and message.channel != "control":
             self.unsent[message.msg_id] = message
 
@@ -62,16 +72,16 @@ class Inheritance:
         self.heard = True
         self.unsent.pop(message.parent_id, None)
         self.activity.received(message)
-        self.fence.received(message)
+        self.sender.fence.received(message)
 
     def _note(self, entry: Entry) -> None:
         note = note_of(entry)
         if note.get("type") == "sent":
             msg_id = str(note.get("msg_id"))
             self.unsent.pop(msg_id, None)
-            self.fence.arrived(msg_id)
+            self.sender.fence.arrived(msg_id)
         elif note.get("type") in ("died", "restarted"):
             # What was under way has ended there; without this it would be sent again, to another kernel process.
             self.activity.clear()
-            self.fence.clear()
+            self.sender.fence.clear()
             self.unsent.clear()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from colab_bridge.kernels.own_messages import OwnMessages
 from colab_bridge.ports.barrier import Barrier, BarrierRefused
 from colab_bridge.wire.message import MessageError, RawMessage
 
@@ -31,8 +32,8 @@ class BarrierGate:
     Args:
         barrier: What to wait for.
         send: Hands a shell request on.
-        refuse: Answers a request that must not run: request, reason, hint.
-        interrupted: Answers a request that the user does not want to run any more.
+        own: Makes the answers to requests that must not run.
+        say: Delivers such answers in the kernel's place.
         note: Writes a sentence about a failed barrier into the record.
         under_way: Headers of executions whose end is awaited already, by their ids.
     """
@@ -41,15 +42,15 @@ class BarrierGate:
         self,
         barrier: Barrier,
         send: Callable[[RawMessage], None],
-        refuse: Callable[[RawMessage, str, str], None],
-        interrupted: Callable[[RawMessage], None],
+        own: OwnMessages,
+        say: Callable[[Sequence[RawMessage]], None],
         note: Callable[[str], None],
         under_way: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._barrier = barrier
         self._send = send
-        self._refuse = refuse
-        self._interrupted = interrupted
+        self._own = own
+        self._say = say
         self._note = note
         self._open = dict(under_way)
         self._up: deque[RawMessage] = deque()
@@ -92,10 +93,11 @@ class BarrierGate:
         except asyncio.CancelledError:
             if not self._unwanted:
                 raise
-            self._interrupted(request)
+            text = "stopped while its files were brought up; the code did not run"
+            self._say(self._own.refusal(request, "KeyboardInterrupt", text, ""))
             return False
         except BarrierRefused as refusal:
-            self._refuse(request, refusal.text, refusal.hint)
+            self._say(self._own.refusal(request, "FilesNotReady", refusal.text, refusal.hint))
             return False
         except Exception as error:
             log.exception("barrier before an execution failed")

@@ -29,7 +29,7 @@ class IdleWatch:
         activity: What the kernel is doing.
         ask: Sends a probe and returns its message id; None when the link is down.
         overdue: Called with the header of each execution whose idle will not come.
-        patience_s: Returns how long a reply may be without its idle.
+        reliable: Tells whether the link loses nothing.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class IdleWatch:
         activity: KernelActivity,
         ask: Callable[[], str | None],
         overdue: Callable[[dict[str, Any]], None],
-        patience_s: Callable[[], float] = lambda: PATIENCE_S,
+        reliable: Callable[[], bool],
     ) -> None:
         self._activity = activity
         self._ask = ask
         self._overdue = overdue
-        self._patience_s = patience_s
+        self._reliable = reliable
         self._timer: asyncio.TimerHandle | None = None
         self._probe: str | None = None
         self._probe_answered = False
@@ -51,7 +51,8 @@ class IdleWatch:
     def changed(self) -> None:
         """Look whether an execution waits for its idle; called after each message."""
         if self._timer is None and self._activity.half_ended():
-            self._timer = asyncio.get_running_loop().call_later(self._patience_s(), self._look)
+            patience_s = RELIABLE_PATIENCE_S if self._reliable() else PATIENCE_S
+            self._timer = asyncio.get_running_loop().call_later(patience_s, self._look)
 
     def fenced(self, probe: str) -> None:
         """Take a silent execution that was sent for another reason as a probe for all that was sent before it."""

@@ -21,8 +21,9 @@ from typing import Any, Protocol
 
 import anyio
 
+from colab_bridge.kernels.sending import RequestSender
 from colab_bridge.ports.clock import Clock
-from colab_bridge.wire.message import RawMessage
+from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["JournalHost", "JournalIntake"]
 
@@ -35,7 +36,13 @@ _JOB_MEMBERS = ("job", "event", "index", "msg_id")
 
 
 class JournalHost(Protocol):
-    """What the intake needs of its hub."""
+    """What the intake needs of its hub.
+
+    Attributes:
+        id: Our id of the kernel, for the log.
+    """
+
+    id: str
 
     def pass_down(self, deliver: Callable[[], None], message: RawMessage | None = None) -> None:
         """Deliver now, or when the barrier lets it."""
@@ -45,12 +52,12 @@ class JournalHost(Protocol):
         """Take one message from the kernel."""
         ...
 
-    def request_arrived(self, message: RawMessage, origin: int) -> None:
-        """Take the word that a request has reached the runtime."""
+    def request_of_others(self, message: RawMessage, origin: int) -> None:
+        """Take a request that nobody here has sent."""
         ...
 
-    def write_note(self, note: Mapping[str, Any], origin: int) -> None:
-        """Write an entry of the journal's own into the record."""
+    def note(self, value: Mapping[str, Any], origin: int) -> int:
+        """Write an entry that is no message into the record."""
         ...
 
     def kernel_died(self, reason: str, origin: int) -> None:
@@ -71,13 +78,17 @@ class JournalIntake:
 
     Args:
         host: The hub.
+        sender: Knows the requests that were sent here.
         clock: Time source.
         recorded: Called with each entry's number once it has been dealt with.
         cursor: Number of the last entry that is in the record.
     """
 
-    def __init__(self, host: JournalHost, clock: Clock, recorded: Callable[[int], None], cursor: int) -> None:
+    def __init__(
+        self, host: JournalHost, sender: RequestSender, clock: Clock, recorded: Callable[[int], None], cursor: int
+    ) -> None:
         self._host = host
+        self._sender = sender
         self._clock = clock
         self._recorded = recorded
         self._cursor = cursor
@@ -123,8 +134,24 @@ class JournalIntake:
         self._host.pass_down(lambda: self._take_request(message, origin))
 
     def _take_request(self, message: RawMessage, origin: int) -> None:
-        self._host.request_arrived(message, origin)
+        try:
+            msg_id = message.msg_id
+            message.parent_fields()
+        except MessageError as error:
+            log.warning("dropped an unreadable request", extra={"kernel": self._host.id, "reason": str(error)})
+        else:
+            self._request_arrived(msg_id, message, origin)
         self._done(origin)
+
+    def _request_arrived(self, msg_id: str, message: RawMessage, origin: int) -> None:
+        if self._sender.owns(msg_id):
+            return
+        if self._sender.knows(msg_id):
+            self._host.note({"type": "sent", "msg_id": msg_id}, origin)
+            self._sender.fence.arrived(msg_id)
+            return
+        log.info("request of somebody else", extra={"kernel": self._host.id, "type": message.msg_type})
+        self._host.request_of_others(message, origin)
 
     def note(self, note: Mapping[str, Any], origin: int) -> None:
         """Take a word of the journal itself."""
@@ -133,11 +160,11 @@ class JournalIntake:
     def _take_note(self, note: Mapping[str, Any], origin: int) -> None:
         kind, text = note.get("type"), str(note.get("text", ""))[:_MAX_TEXT]
         if kind == "lost":
-            self._host.write_note({"type": "lost", "text": text}, origin)
+            self._host.note({"type": "lost", "text": text}, origin)
         elif kind in ("died", "restarted"):
             self._process_changed(str(kind), text, origin)
         elif kind == "job":
-            self._host.write_note(_job_note(note), origin)
+            self._host.note(_job_note(note), origin)
         else:
             log.warning("unknown note of the journal", extra={"kind": str(kind)[:40]})
         self._done(origin)

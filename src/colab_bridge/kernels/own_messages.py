@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from colab_bridge._util.ids import new_id
-from colab_bridge.wire.message import RawMessage
+from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["OUTPUT_LOST", "OwnMessages"]
+__all__ = ["OUTPUT_LOST", "OwnMessages", "readable_reply"]
 
 #: Name of the error in a reply that stands for a lost one.
 OUTPUT_LOST = "OutputLost"
@@ -59,3 +59,12 @@ class OwnMessages:
             "execution_count": None,
         }
         return self.make("shell", "execute_reply", content, parent)
+
+
+def readable_reply(message: RawMessage) -> RawMessage:
+    """Return a reply; one whose content cannot be read as an empty one, because nothing else will come."""
+    try:
+        message.content_fields()
+    except MessageError:
+        return RawMessage("shell", message.header, message.parent, message.metadata, b"{}", message.buffers)
+    return message

@@ -5,6 +5,8 @@ What it is, and its files, are in :mod:`colab_bridge.agent.record`: the agent on
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import anyio
 import anyio.lowlevel
 
@@ -38,6 +40,30 @@ class MessageRecord(Record):
             if self._news is None:
                 self._news = anyio.Event()
             await self._news.wait()
+
+    async def follow(self, after: int) -> AsyncIterator[list[Entry]]:
+        """Iterate over the entries in batches, from a cursor, waiting for more at the end until the record is closed.
+
+        Args:
+            after: Number of the last entry that the caller has seen; 0 for all.
+
+        Raises:
+            TransientError: as :meth:`read`.
+        """
+        # Numbers above the last one come from a time whose end a power cut took away.
+        cursor = min(after, self.next_seq - 1)
+        while True:
+            batch = self.read(cursor)
+            if batch:
+                cursor = batch[-1].seq
+                yield batch
+                if cursor + 1 < self.next_seq:
+                    # A reader that never waits would starve the loop while it catches up.
+                    await anyio.lowlevel.checkpoint()
+            elif self.closed:
+                return
+            else:
+                await self.wait(cursor)
 
     def _wake(self) -> None:
         if self._news is not None:

@@ -1,4 +1,4 @@
-"""Hides secrets that were handed to a kernel in what it publishes. Pure."""
+"""Hides secrets that were handed to a kernel: in what it publishes, and in what is kept of a request. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from colab_bridge.wire.message import RawMessage
 
-__all__ = ["MASK", "Masks"]
+__all__ = ["MASK", "Masks", "without_answer"]
 
 MASK: Final = "[secret hidden by colab-bridge]"
 
@@ -54,3 +54,10 @@ class Masks:
         if not found:
             return message
         return RawMessage(message.channel, message.header, message.parent, message.metadata, content, message.buffers)
+
+
+def without_answer(message: RawMessage) -> RawMessage:
+    """Return a request as it may lie on a disk: without what was typed or handed over, which may be a secret."""
+    if message.channel != "stdin":
+        return message
+    return RawMessage("stdin", message.header, message.parent, message.metadata, b"{}")

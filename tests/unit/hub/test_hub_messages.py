@@ -174,7 +174,7 @@ async def test_a_reader_gets_what_was_there_and_what_comes_then_the_end(scene: S
     seen: list[int] = []
 
     async def read() -> None:
-        async for batch in scene.hub.entries(0):
+        async for batch in scene.hub.record.follow(0):
             seen.extend(entry.seq for entry in batch)
 
     with anyio.fail_after(5):
@@ -193,7 +193,7 @@ async def test_a_reader_whose_number_is_from_a_lost_future_gets_what_comes(scene
         seen: list[int] = []
 
         async def read() -> None:
-            async for batch in scene.hub.entries(10_000):
+            async for batch in scene.hub.record.follow(10_000):
                 seen.extend(entry.seq for entry in batch)
 
         tasks.start_soon(read)

@@ -215,3 +215,13 @@ async def test_an_answer_without_an_object_is_one_without_data(scene: Scene, des
     scene.say(reply("cell"), idle("cell"))
     desk.lines[0].answer(desk.requests[0], None)
     assert scene.upstream.sent[-1].parent_id == ""
+
+
+async def test_a_secret_is_hidden_in_an_error_that_is_put_back_from_its_reply(scene: Scene, desk: Desk) -> None:
+    scene.hub.submit(request("cell"))
+    scene.say(asks("GetSecret", 1))
+    desk.lines[0].hide("geheim-2")
+    failed = {"ename": "ValueError", "evalue": "geheim-2", "traceback": ["token geheim-2 is not valid"]}
+    scene.say(idle("cell"), reply("cell", "error", **failed))
+    assert [m.msg_type for m in scene.down()][-2:] == ["error", "execute_reply"]
+    assert not [m for m in scene.down() if b"geheim-2" in m.content]
