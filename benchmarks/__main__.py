@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     building_blocks,
+    colab_start,
     command_line,
     daemon_idle,
     daemon_memory,
@@ -42,6 +43,7 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "sync-disk": sync_disk.measure,
     "sync-copy": sync_copy.measure,
     "sync": sync_pair.measure,
+    "colab-start": colab_start.measure,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
-from benchmarks.product import product
+from benchmarks.product import console_script, product
 
 __all__ = ["measure"]
 
@@ -24,7 +23,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     Args:
         quick: Fewer rounds.
     """
-    script = _console_script()
+    script = console_script()
     bare = [sys.executable, "-c", "pass"]
     with product() as found:
         commands = {"bare": bare, "exec": [script, "exec", "pass"], "version": [script, "--version"]}
@@ -48,14 +47,6 @@ def measure(*, quick: bool) -> Iterator[Row]:
         against="python -c pass",
         target=Target(measure=Measure.DIFFERENCE, limit=120.0),
     )
-
-
-def _console_script() -> str:
-    beside = shutil.which("colab-bridge", path=str(Path(sys.executable).parent))
-    found = beside or shutil.which("colab-bridge")
-    if found is None:
-        raise BenchmarkError("the command colab-bridge is not installed; run: make setup")
-    return found
 
 
 def _in_turn(commands: Mapping[str, Sequence[str]], cwd: Path, *, rounds: int) -> dict[str, list[float]]:

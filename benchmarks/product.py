@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from colab_bridge.config.paths import Paths
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.kernels.specs import RuntimeSpecInfo, default_target, install, spec_name
 
-__all__ = ["JupyterAddress", "Product", "product"]
+__all__ = ["JupyterAddress", "Product", "console_script", "end_product", "environment", "product"]
 
 #: What must not leak in from the caller: other homes, other kernels, another front end.
 _FOREIGN = ("COLAB_BRIDGE_", "JUPYTER_", "JPY_", "VSCODE_")
@@ -111,13 +112,26 @@ class Product:
         raise BenchmarkError("the session's Jupyter server was not found")
 
 
+def console_script() -> str:
+    """Return the installed command.
+
+    Raises:
+        BenchmarkError: there is none.
+    """
+    beside = shutil.which("colab-bridge", path=str(Path(sys.executable).parent))
+    found = beside or shutil.which("colab-bridge")
+    if found is None:
+        raise BenchmarkError("the command colab-bridge is not installed; run: make setup")
+    return found
+
+
 @contextlib.contextmanager
 def product() -> Iterator[Product]:
     """Start a daemon and a session with a kernel; ends both, and whatever they have started.
 
     The environment of this process points to them meanwhile, so that child processes find them.
     """
-    with tempfile.TemporaryDirectory(prefix="cb-bench-", ignore_cleanup_errors=True) as name, _environment(Path(name)):
+    with tempfile.TemporaryDirectory(prefix="cb-bench-", ignore_cleanup_errors=True) as name, environment(Path(name)):
         folder = Path(name).resolve()
         (folder / "project" / ".colab-bridge").mkdir(parents=True)
         paths = Paths.from_env(os.environ)
@@ -131,11 +145,12 @@ def product() -> Iterator[Product]:
             found.execute("pass")
             yield found
         finally:
-            _end(client, paths)
+            end_product(client, paths)
 
 
 @contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
+def environment(folder: Path) -> Iterator[None]:
+    """Let the environment of this process point to folders of a benchmark's own, and nothing leak in."""
     saved = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         del os.environ[name]
@@ -154,7 +169,7 @@ def _environment(folder: Path) -> Iterator[None]:
         os.environ.update(saved)
 
 
-def _end(client: DaemonClient, paths: Paths) -> None:
+def end_product(client: DaemonClient, paths: Paths) -> None:
     """Stop sessions and daemon, then look for what is left by the identity of each process."""
     own = _family(client.address.pid, paths)
     with contextlib.suppress(ColabBridgeError):

@@ -35,7 +35,7 @@ from colab_bridge.testing.colab.tokens import ProxyTokens
 from colab_bridge.testing.colab.vm.contracts import MachineSpec
 from colab_bridge.testing.colab.vm.machine import Machine
 
-__all__ = ["ColabEmulator", "emulator"]
+__all__ = ["ColabEmulator", "emulator", "start_real"]
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,14 @@ def _first_account(options: EmulatorOptions) -> Account:
     return Account(email=options.email, tier=options.tier, paid_units=paid, free_milli_units=options.free_milli_units)
 
 
-async def _start_real(spec: MachineSpec, hooks: Any, options: EmulatorOptions) -> RunningMachine:
+async def start_real(spec: MachineSpec, hooks: Any, options: EmulatorOptions) -> RunningMachine:
+    """Start a machine with a real Jupyter server, behind the link that the options describe.
+
+    Args:
+        spec: The machine.
+        hooks: What it asks the control side.
+        options: The emulator's.
+    """
     machine = await Machine.start(
         spec,
         check_token=hooks.check_token,
@@ -278,7 +285,7 @@ async def emulator(
     chosen = options
 
     async def start(spec: MachineSpec, hooks: Any) -> RunningMachine:
-        return await _start_real(spec, hooks, chosen)
+        return await start_real(spec, hooks, chosen)
 
     with tempfile.TemporaryDirectory(prefix="cb-colab-", ignore_cleanup_errors=True) as folder:
         running = ColabEmulator(options, Path(folder), start_machine or start)
