@@ -19,6 +19,7 @@ __all__ = [
     "InputBody",
     "KernelBody",
     "KillBody",
+    "NewSessionBody",
     "RunRequest",
     "SaveBody",
     "ScheduleBody",
@@ -45,6 +46,12 @@ class SessionBody(_Strict):
     env: dict[str, str] = Field(default_factory=dict)
 
     _project = field_validator("project")(absolute_path)
+
+
+class NewSessionBody(SessionBody):
+    """The same with ``choose``: what asks for nothing in this project uses this session from now on."""
+
+    choose: bool = False
 
 
 class KernelBody(SessionBody):

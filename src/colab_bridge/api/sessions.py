@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from colab_bridge.api.callers import with_caller
-from colab_bridge.api.schemas import SessionBody
+from colab_bridge.api.schemas import NewSessionBody
 from colab_bridge.api.views import session_view
 from colab_bridge.app import App
 from colab_bridge.model.records import KernelPurpose, Session
@@ -24,7 +24,7 @@ def sessions_router(app: App) -> APIRouter:
         return {"sessions": [session_view(app, session) for session in app.sessions.sessions(project)]}
 
     @router.post("", status_code=201)
-    async def make_session(body: SessionBody, request: Request) -> dict[str, Any]:
+    async def make_session(body: NewSessionBody, request: Request) -> dict[str, Any]:
         async def ensure() -> Session:
             return await app.sessions.ensure(
                 project=body.project,
@@ -34,7 +34,7 @@ def sessions_router(app: App) -> APIRouter:
                 options=body.options,
                 env=body.env,
                 create_named=True,
-                choose=True,
+                choose=body.choose,
             )
 
         return session_view(app, await with_caller(request, ensure))

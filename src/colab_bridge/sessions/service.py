@@ -378,6 +378,7 @@ class SessionService:
             provider=provider.name,
             options={"runtime": provider.name},
             created_at=self._clock.time(),
+            chosen_at=self._clock.time(),
             handle=handle,
             state=SessionState.READY,
         )

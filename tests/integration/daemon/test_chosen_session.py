@@ -18,7 +18,7 @@ def session_of_a_run(home: DaemonHome, **body: Any) -> str:
 
 def test_what_names_nothing_goes_to_the_session_that_was_asked_for_last(daemon_home: DaemonHome) -> None:
     plain = session_of_a_run(daemon_home)
-    made = make(daemon_home, name="box", provider="local", options={"isolated": True})["name"]
+    made = make(daemon_home, name="box", provider="local", options={"isolated": True}, choose=True)["name"]
     assert session_of_a_run(daemon_home) == made
     assert session_of_a_run(daemon_home, provider="local") == plain
     assert session_of_a_run(daemon_home, env={"COLAB_BRIDGE_PROVIDER": "local"}) == plain
@@ -31,3 +31,8 @@ def test_what_names_nothing_goes_to_the_session_that_was_asked_for_last(daemon_h
 def test_a_session_that_a_run_made_by_itself_is_nobodys_choice(daemon_home: DaemonHome) -> None:
     isolated = session_of_a_run(daemon_home, provider="local", options={"isolated": True})
     assert session_of_a_run(daemon_home) != isolated
+
+
+def test_a_session_that_a_program_made_for_itself_is_nobodys_choice_either(daemon_home: DaemonHome) -> None:
+    made = make(daemon_home, name="box", provider="local", options={"isolated": True})["name"]
+    assert session_of_a_run(daemon_home) != made

@@ -36,6 +36,7 @@ def new(invocation: Invocation, /, name: str | None, **options: str | bool | Non
         "name": wanted,
         "project": invocation.project,
         "env": invocation.environment(),
+        "choose": True,
         **target.for_session(),
     }
     invocation.doing = starting_text(dataclasses.replace(target, session=None))
@@ -52,4 +53,4 @@ def new(invocation: Invocation, /, name: str | None, **options: str | bool | Non
     invocation.console.note(
         f"session {session.get('name')} is ready ({session.get('label') or session.get('provider')})"
     )
-    invocation.console.hint(f"use it: colab-bridge exec -s {session.get('name')} 'print(1)'")
+    invocation.console.hint("commands in this project use it now: colab-bridge exec 'print(1)'")
