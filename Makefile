@@ -9,7 +9,7 @@ CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends campaign-sync bench lint format docs clean
+.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends campaign-sync campaign-colab bench lint format docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,9 @@ campaign-sync: $(STAMPS)/test ## A fault at every file-system call of a sync, th
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 14400 \
 		tests/integration/sync_rows/test_rows_faults.py tests/integration/sync_rows/test_rows_properties.py \
 		tests/integration/sync/test_sync_cut.py
+
+campaign-colab: $(STAMPS)/test ## A day on an emulated T4: tokens of an hour, ten idle gaps, twenty failures
+	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n 0 tests/integration/colab_stack/test_colab_day.py
 
 bench: $(STAMPS)/test ## Measure side by side with the alternatives and print the table
 	@sh scripts/install-rsync.sh
