@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +129,18 @@ class App:
         return [*self.notices, *self.store.notices, *self.sessions.notices, *problem]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What everything is built on, under the names that :class:`App` and :func:`open_app` give it."""
+
+    paths: Paths
+    store: Store
+    settings: Settings
+    clock: Clock
+    tasks: anyio.abc.TaskGroup
+    notices: list[str]
+
+
 @contextlib.asynccontextmanager
 async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator[App]:
     """Open the state, take over what an earlier daemon left, and run until the context is left.
@@ -143,87 +155,11 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
     store = Store.open(paths.database)
     try:
         async with anyio.create_task_group() as tasks:
-            credentials = Credentials(paths, os.environ, store=settings.credential_store, clock=clock)
-            secrets = SecretBox(paths, credentials.vaults)
-            providers = _providers(paths, credentials, clock)
-            sessions = SessionService(store, providers, paths, clock)
-            sessions.on_caller(credentials.learn)
-            agents = Agents(AgentDoors(paths.state_dir / "agents", sessions.endpoint).open, tasks)
-            pool = KernelPool(
-                store,
-                paths.records_dir,
-                clock,
-                tasks,
-                sessions.endpoint,
-                record_bytes=settings.record.max_mb * 1024 * 1024,
-                agents=agents,
-                transport_of=sessions.transport,
+            app = _build(
+                _Ground(paths=paths, store=store, settings=settings, clock=clock, tasks=tasks, notices=notices)
             )
-            sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
-            sessions.ask_first(pool.answers, pool.connected)
-            sessions.on_replaced(pool.runtime_gone)
-            pool.keep_with(sync)
-            pool.answer_with(SideDesks(sessions.session, providers, secrets, tasks).desk)
-            keeper = _keeper(paths, sessions, pool, providers, clock, notices.append)
-            stopping = anyio.Event()
-            front_ends = FrontEnds(pool, clock, tasks, stopping)
-            repair = NotebookRepair(
-                tasks,
-                save_interval_s=settings.notebook.save_interval_s,
-                collapse_progress=settings.notebook.collapse_progress,
-                tell=notices.append,
-            )
-            front_ends.on_orphaned(repair.begin, repair.leave)
-            runs = RunService(store, sessions, pool, paths, clock, tasks)
-            runs.queue = AgentQueue(pool, agents, store)
-            announcer = NoticeService(
-                store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify
-            )
-            estimates = Estimates(store, clock)
-            for observer in (announcer, estimates, sync, keeper):
-                runs.observe(observer)
-            schedules = ScheduleService(
-                store, clock, lambda request, schedule: runs.start(request, schedule=schedule), announcer.start_failed
-            )
-            deployments = Deployments(
-                store,
-                runs.start,
-                lambda account: DriveClient(credentials, service_urls(os.environ), account=account),
-                lambda request: _account_of(sessions, request),
-                lambda session, file_id: _browser_link(sessions, providers, session, file_id),
-                tasks,
-                notices.append,
-            )
-            runs.observe(deployments)
-            app = App(
-                paths=paths,
-                store=store,
-                sessions=sessions,
-                providers=providers,
-                credentials=credentials,
-                secrets=secrets,
-                pool=pool,
-                keeper=keeper,
-                agents=agents,
-                sync=sync,
-                machines=Machines(agents),
-                front_ends=front_ends,
-                runs=runs,
-                jobs=Jobs(store, runs),
-                estimates=estimates,
-                announcer=announcer,
-                schedules=schedules,
-                deployments=deployments,
-                forwards=Forwards(sessions.session, agents.link),
-                clock=clock,
-                stopping=stopping,
-                recovered=anyio.Event(),
-                started_at=clock.time(),
-                notices=notices,
-            )
-            tasks.start_soon(announcer.run, app.recovered)
-            tasks.start_soon(keeper.run, app.recovered)
-            tasks.start_soon(schedules.run, app.recovered)
+            for service in (app.announcer, app.keeper, app.schedules):
+                tasks.start_soon(service.run, app.recovered)
             tasks.start_soon(_take_over, app, settings.record.keep_days)
             try:
                 yield app
@@ -231,11 +167,61 @@ async def open_app(paths: Paths, *, clock: Clock | None = None) -> AsyncIterator
                 # In this order: a run that saw its record end before it was cancelled would count as lost.
                 tasks.cancel_scope.cancel()
                 app.forwards.close()
-                pool.close()
-                await sync.aclose()
-                await providers.aclose()
+                app.pool.close()
+                await app.sync.aclose()
+                await app.providers.aclose()
     finally:
         store.close()
+
+
+def _build(ground: _Ground) -> App:
+    """Make every service and tie them together; nothing runs yet."""
+    paths, store, clock, tasks = ground.paths, ground.store, ground.clock, ground.tasks
+    credentials = Credentials(paths, os.environ, store=ground.settings.credential_store, clock=clock)
+    secrets = SecretBox(paths, credentials.vaults)
+    providers = _providers(paths, credentials, clock)
+    sessions = SessionService(store, providers, paths, clock)
+    sessions.on_caller(credentials.learn)
+    agents = Agents(AgentDoors(paths.state_dir / "agents", sessions.endpoint).open, tasks)
+    pool = _pool(ground, sessions, agents)
+    pool.answer_with(SideDesks(sessions.session, providers, secrets, tasks).desk)
+    sync = SyncManager(sessions, agents, paths.state_dir / "sync", clock, tasks, lambda: caller_env(os.environ))
+    pool.keep_with(sync)
+    keeper = _keeper(ground, sessions, pool, providers)
+    stopping = anyio.Event()
+    runs = RunService(store, sessions, pool, paths, clock, tasks)
+    runs.queue = AgentQueue(pool, agents, store)
+    announcer = NoticeService(store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify)
+    estimates = Estimates(store, clock)
+    deployments = _deployments(ground, runs, sessions, providers, credentials)
+    for observer in (announcer, estimates, sync, keeper, deployments):
+        runs.observe(observer)
+    return App(
+        paths=paths,
+        store=store,
+        sessions=sessions,
+        providers=providers,
+        credentials=credentials,
+        secrets=secrets,
+        pool=pool,
+        keeper=keeper,
+        agents=agents,
+        sync=sync,
+        machines=Machines(agents),
+        front_ends=_front_ends(ground, pool, stopping),
+        runs=runs,
+        jobs=Jobs(store, runs),
+        estimates=estimates,
+        announcer=announcer,
+        schedules=_schedules(ground, runs, announcer),
+        deployments=deployments,
+        forwards=Forwards(sessions.session, agents.link),
+        clock=clock,
+        stopping=stopping,
+        recovered=anyio.Event(),
+        started_at=clock.time(),
+        notices=ground.notices,
+    )
 
 
 def _providers(paths: Paths, credentials: Credentials, clock: Clock) -> ProviderRegistry:
@@ -267,26 +253,76 @@ def _browser_link(sessions: SessionService, providers: ProviderRegistry, name: s
     return provider.browser_url(session.handle, file_id=file_id)
 
 
-def _keeper(
-    paths: Paths,
-    sessions: SessionService,
-    pool: KernelPool,
-    providers: ProviderRegistry,
-    clock: Clock,
-    tell: Callable[[str], None],
-) -> RuntimeKeeper:
+def _pool(ground: _Ground, sessions: SessionService, agents: Agents) -> KernelPool:
+    """Return the kernels, which say when a session's runtime answers and learn when it is another one."""
+    pool = KernelPool(
+        ground.store,
+        ground.paths.records_dir,
+        ground.clock,
+        ground.tasks,
+        sessions.endpoint,
+        record_bytes=ground.settings.record.max_mb * 1024 * 1024,
+        agents=agents,
+        transport_of=sessions.transport,
+    )
+    sessions.ask_first(pool.answers, pool.connected)
+    sessions.on_replaced(pool.runtime_gone)
+    return pool
+
+
+def _keeper(ground: _Ground, sessions: SessionService, pool: KernelPool, providers: ProviderRegistry) -> RuntimeKeeper:
     keeper = RuntimeKeeper(
         sessions.sessions,
         providers,
         pool.busy,
         lambda project: sessions.settings(project, caller_env(os.environ)),
         lambda name: sessions.stop(name, pool),
-        Meter(paths.state_dir / "usage.json", clock),
-        clock,
-        tell,
+        Meter(ground.paths.state_dir / "usage.json", ground.clock),
+        ground.clock,
+        ground.notices.append,
     )
     pool.on_state(keeper.state_changed)
     return keeper
+
+
+def _front_ends(ground: _Ground, pool: KernelPool, stopping: anyio.Event) -> FrontEnds:
+    """Return who is attached; notebooks that nobody looks at any more get their outputs all the same."""
+    front_ends = FrontEnds(pool, ground.clock, ground.tasks, stopping)
+    repair = NotebookRepair(
+        ground.tasks,
+        save_interval_s=ground.settings.notebook.save_interval_s,
+        collapse_progress=ground.settings.notebook.collapse_progress,
+        tell=ground.notices.append,
+    )
+    front_ends.on_orphaned(repair.begin, repair.leave)
+    return front_ends
+
+
+def _schedules(ground: _Ground, runs: RunService, announcer: NoticeService) -> ScheduleService:
+    return ScheduleService(
+        ground.store,
+        ground.clock,
+        lambda request, schedule: runs.start(request, schedule=schedule),
+        announcer.start_failed,
+    )
+
+
+def _deployments(
+    ground: _Ground,
+    runs: RunService,
+    sessions: SessionService,
+    providers: ProviderRegistry,
+    credentials: Credentials,
+) -> Deployments:
+    return Deployments(
+        ground.store,
+        runs.start,
+        lambda account: DriveClient(credentials, service_urls(os.environ), account=account),
+        lambda request: _account_of(sessions, request),
+        lambda session, file_id: _browser_link(sessions, providers, session, file_id),
+        ground.tasks,
+        ground.notices.append,
+    )
 
 
 def _own_settings(paths: Paths, notices: list[str]) -> Settings:
