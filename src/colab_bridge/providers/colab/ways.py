@@ -15,7 +15,7 @@ import anyio
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.model.runtime import Endpoint, Secret
 from colab_bridge.ports.clock import Clock
-from colab_bridge.providers.colab.classify import PASSING, to_error
+from colab_bridge.providers.colab.classify import PASSING, Failure, to_error
 from colab_bridge.providers.colab.foreign import jwt_claims
 from colab_bridge.providers.colab.http import CLIENT_AGENT, CallFailedError
 from colab_bridge.providers.colab.values import Assignment, Proxy
@@ -31,6 +31,8 @@ _MARGIN_S = 300.0
 _MARGIN_PART = 0.2
 #: Seconds between the two listings that must lack a runtime before it counts as gone.
 GONE_AFTER_S = 10.0
+#: Seconds after which a listing that failed in passing is asked for again: it changes nothing, and a run waits for it.
+_AGAIN_S = (0.5, 2.0)
 
 
 def endpoint_of(proxy: Proxy, now: float) -> Endpoint:
@@ -167,15 +169,30 @@ class Ways:
         Raises:
             ColabBridgeError: there was no answer; what is known stays as it is.
         """
-        try:
-            found = await self._listing()
-        except CallFailedError as error:
-            raise _unknown(error) from error
+        found = await self._listed()
         self.note(found)
         now = self._clock.monotonic()
         for runtime in self._ways.keys() - {assignment.id for assignment in found}:
             self._missing_since.setdefault(runtime, now)
         return found
+
+    async def _listed(self) -> list[Assignment]:
+        pauses = list(_AGAIN_S)
+        while True:
+            try:
+                return await self._listing()
+            except CallFailedError as error:
+                if not pauses or not _soon_over(error.failure):
+                    raise _unknown(error) from error
+                log.info("listing failed, asked again", extra={"verdict": str(error.failure.verdict)})
+                pause_s = pauses.pop(0)
+                if error.failure.silent:
+                    pauses.clear()  # a second silence has lasted long enough for whoever waits
+            await self._pause(pause_s)
+
+
+def _soon_over(failure: Failure) -> bool:
+    return failure.verdict in PASSING and (failure.retry_after_s or 0.0) <= _AGAIN_S[-1]
 
 
 def _unknown(error: CallFailedError) -> ColabBridgeError:
