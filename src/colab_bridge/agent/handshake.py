@@ -24,7 +24,7 @@ from .frames import (
 )
 from .limits import MOST_STREAMS, PeerLimits
 
-__all__ = ["MOST_POSITIONS", "VERSIONS", "Greeting"]
+__all__ = ["MOST_POSITIONS", "VERSIONS", "Greeting", "farewell"]
 
 VERSIONS = (1, 1)
 """Lowest and highest version of the rules of the channel that this side knows; the highest common one is used."""
@@ -133,3 +133,8 @@ def _read_stream(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
         raise ProtocolError("the greeting names an impossible stream")
     return value
+
+
+def farewell(code: str, message: str, epoch: int) -> Frame:
+    """Return the frame that ends a channel, or refuses one, with a word for the other end."""
+    return Frame(FrameType.BYE, epoch=epoch, header=dump_object({"code": code, "message": message[:200]}))

@@ -9,28 +9,19 @@ from typing import Any, Literal
 
 from .acks import Acks
 from .calls import Calls, Parcel
-from .events import (
-    ChannelClosed,
-    Event,
-    LinkDead,
-    LinkUp,
-    PeerReset,
-    Priority,
-    Writable,
-)
+from .events import ChannelClosed, Event, LinkDead, LinkUp, PeerReset, Priority, Writable
 from .faults import ChannelMisuse, ProtocolError
 from .frames import (
     Frame,
     FrameError,
     FrameType,
     Position,
-    dump_object,
     encode,
     encode_parts,
     parse_object,
     unpack_positions,
 )
-from .handshake import MOST_POSITIONS, Greeting
+from .handshake import MOST_POSITIONS, Greeting, farewell
 from .limits import FLOOR, Limits, PeerLimits
 from .link import Link
 from .scheduler import Scheduler
@@ -348,7 +339,7 @@ class Machine:
             greeting.common_version()
         except ProtocolError as error:
             # Not the peer that this channel knows: it is told why, and the channel stays as it is.
-            link.push(encode(_bye("refused", str(error), frame.epoch)))
+            link.push(encode(farewell("refused", str(error), frame.epoch)))
             return
         epoch = self._random_id()
         link.offer(epoch, greeting)
@@ -493,12 +484,8 @@ class Machine:
 
     def _shut(self, code: str, message: str, *, error: ProtocolError | None, by_peer: bool) -> None:
         if not by_peer and self._link is not None and self._link.up:
-            self._farewell = encode(_bye(code, message, self._epoch))
+            self._farewell = encode(farewell(code, message, self._epoch))
         self._closed = True
         self._drop_link()
         self._calls.end_all("closed", message)
         self._queue.append(ChannelClosed(error=error, by_peer=by_peer, message=message))
-
-
-def _bye(code: str, message: str, epoch: int) -> Frame:
-    return Frame(FrameType.BYE, epoch=epoch, header=dump_object({"code": code, "message": message[:200]}))
