@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import filelock
-
 from colab_bridge._util.atomic import write_atomic
-from colab_bridge.errors import TransientError, UserError
+from colab_bridge.credentials.file_lock import held
+from colab_bridge.errors import UserError
 
 __all__ = ["Stamp", "StateFile"]
 
-_LOCK_S: Final = 20.0
 _MAX_FILE: Final = 4 * 1024 * 1024
 _T = TypeVar("_T")
 #: What shows that a file was replaced.
@@ -82,24 +79,9 @@ class StateFile:
             TransientError: another process holds the file.
             UserError: as :meth:`read`.
         """
-        with self.locked():
+        with held(self._path):
             tree = self.read()
             result = change(tree)
             tree["schema"] = self._schema
             write_atomic(self._path, json.dumps(tree, indent=1).encode(), mode=0o600)
         return result
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the file against other processes."""
-        lock = filelock.FileLock(self._path.with_suffix(".lock"), mode=0o600, timeout=_LOCK_S)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise TransientError(
-                f"another process has held {self._path} for {_LOCK_S:.0f} s", hint="try again", code="CB-TRANSIENT-AUTH"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()

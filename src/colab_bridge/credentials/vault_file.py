@@ -7,19 +7,16 @@ so that a copy of the state alone opens nothing, or it follows from the passphra
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import filelock
-
 from colab_bridge._util.atomic import write_atomic
+from colab_bridge.credentials.file_lock import held
 from colab_bridge.credentials.sealing import (
     KEY_BYTES,
     SCRYPT_N,
@@ -29,7 +26,6 @@ from colab_bridge.credentials.sealing import (
     seal,
 )
 from colab_bridge.credentials.vault import VaultKind, unreadable
-from colab_bridge.errors import TransientError
 from colab_bridge.model.runtime import Secret
 
 __all__ = ["PASSPHRASE_VARIABLE", "FileVault"]
@@ -37,7 +33,6 @@ __all__ = ["PASSPHRASE_VARIABLE", "FileVault"]
 PASSPHRASE_VARIABLE: Final = "COLAB_BRIDGE_PASSPHRASE"  # noqa: S105  # the name of a variable
 _SCHEMA: Final = 1
 _MAX_FILE: Final = 32 * 1024 * 1024
-_LOCK_S: Final = 20.0
 # A hostile file must not make us compute for ever.
 _MAX_SCRYPT_N: Final = 2**20
 
@@ -88,7 +83,7 @@ class FileVault:
 
     def put(self, name: str, value: str) -> None:
         """Keep a text, see :class:`~colab_bridge.credentials.vault.Vault`."""
-        with self._locked():
+        with held(self._file):
             content = self._read()
             content = self._fitting(content)
             key = self._key(content, make=True)
@@ -97,26 +92,12 @@ class FileVault:
 
     def drop(self, name: str) -> None:
         """Forget a text, see :class:`~colab_bridge.credentials.vault.Vault`."""
-        with self._locked():
+        with held(self._file):
             content = self._read()
             if content.items.pop(name, None) is not None:
                 self._write(content)
 
     # -- the file --------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = filelock.FileLock(self._file.with_suffix(".lock"), mode=0o600, timeout=_LOCK_S)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise TransientError(
-                f"another process has held {self._file} for {_LOCK_S:.0f} s", hint="try again", code="CB-TRANSIENT-AUTH"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _read(self) -> _Content:
         try:
