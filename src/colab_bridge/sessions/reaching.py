@@ -75,11 +75,16 @@ async def verify(provider: RuntimeProvider, handle: RuntimeHandle, *, connected:
     endpoint = await provider.attach(handle)
     if connected or not isinstance(provider, AccountProvider):
         return
-    server = JupyterServer(renewable(provider, handle, endpoint))
+    try:
+        await _ask(renewable(provider, handle, endpoint))
+    except TransientError:
+        # The account lists it: one answer that did not come says nothing about the next.
+        await _ask(renewable(provider, handle, await provider.attach(handle, stale=endpoint)))
+
+
+async def _ask(endpoint: Endpoint) -> None:
+    server = JupyterServer(endpoint)
     try:
         await server.check()
-    except TransientError:
-        await provider.attach(handle, stale=endpoint)
-        raise
     finally:
         await server.aclose()

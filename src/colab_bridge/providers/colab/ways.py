@@ -15,7 +15,7 @@ import anyio
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, TransientError
 from colab_bridge.model.runtime import Endpoint, Secret
 from colab_bridge.ports.clock import Clock
-from colab_bridge.providers.colab.classify import PASSING, Failure, to_error
+from colab_bridge.providers.colab.classify import PASSING, Failure, Verdict, to_error
 from colab_bridge.providers.colab.foreign import jwt_claims
 from colab_bridge.providers.colab.http import CLIENT_AGENT, CallFailedError
 from colab_bridge.providers.colab.values import Assignment, Proxy
@@ -192,7 +192,8 @@ class Ways:
 
 
 def _soon_over(failure: Failure) -> bool:
-    return failure.verdict in PASSING and (failure.retry_after_s or 0.0) <= _AGAIN_S[-1]
+    # A list is there always, so that a 404 for it comes from something that stands before the service for a moment.
+    return failure.verdict in PASSING | {Verdict.NOT_FOUND} and (failure.retry_after_s or 0.0) <= _AGAIN_S[-1]
 
 
 def _unknown(error: CallFailedError) -> ColabBridgeError:
