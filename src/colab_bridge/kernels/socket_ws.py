@@ -6,30 +6,27 @@ Source: RFC 6455; the kernel WebSocket of jupyter_server (``/api/kernels/<id>/ch
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError
-from colab_bridge.kernels.netloc import address_of, is_loopback, tls_context, translate, ws_base_url
+from colab_bridge.kernels.netloc import address_of
 from colab_bridge.kernels.prompt_send import send_promptly
 from colab_bridge.kernels.renewal import still_refused, wants_renewal
 from colab_bridge.kernels.rest import JupyterServer
+from colab_bridge.kernels.ws_opening import open_websocket
 from colab_bridge.model.runtime import Endpoint
 from colab_bridge.wire.jupyter_ws import V1_SUBPROTOCOL
 
 __all__ = ["KernelSocket", "open_channels"]
 
-#: The close handshake is a courtesy; a dead link must not hold up the next one.
-CLOSE_TIMEOUT_S = 1.0
 #: Unsent bytes that the system may hold. Small, so that the rest of an upload stays where its progress can be seen.
 UNSENT_BYTES = 128 * 1024
 #: PONGs at once (a request has about six frames), and a second after that.
@@ -105,13 +102,6 @@ class KernelSocket(ClientConnection):
         return self.transport.get_write_buffer_size()
 
 
-class _Connect(connect):
-    """A connect that follows no redirect: our token would follow it."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
-
-
 async def open_channels(
     get_endpoint: Callable[[], Awaitable[Endpoint]],
     kernel_id: str,
@@ -181,27 +171,16 @@ async def _verify_kernel(endpoint: Endpoint, kernel_id: str) -> None:
 
 
 async def _open(endpoint: Endpoint, path: str, timeout_s: float, max_bytes: int | None) -> KernelSocket:
-    tls = tls_context(endpoint)
-    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
-    try:
-        connection = await _Connect(
-            ws_base_url(endpoint) + path,
-            additional_headers=endpoint.plain_headers(),
-            subprotocols=[Subprotocol(V1_SUBPROTOCOL)],
-            compression=None,
-            max_size=max_bytes,
-            open_timeout=timeout_s,
-            close_timeout=CLOSE_TIMEOUT_S,
-            ping_interval=None,  # our own pings also count unfinished frames and uploads as signs of life
-            proxy=None if is_loopback(endpoint) else True,
-            logger=_quiet_logger(),
-            create_connection=KernelSocket,
-            **options,
-        )
-    except InvalidStatus as error:
-        raise _refusal(endpoint, error.response) from None  # the exception holds the response's cookies
-    except (OSError, WebSocketException, EOFError, ImportError, ValueError) as error:
-        raise translate(error, endpoint) from None  # may quote request headers, and so the token
+    connection = await open_websocket(
+        endpoint,
+        path,
+        lambda response: _refusal(endpoint, response),
+        timeout_s=timeout_s,
+        subprotocols=[Subprotocol(V1_SUBPROTOCOL)],
+        max_size=max_bytes,
+        ping_interval=None,  # our own pings also count unfinished frames and uploads as signs of life
+        create_connection=KernelSocket,
+    )
     assert isinstance(connection, KernelSocket)
     connection.acknowledges = not endpoint.nodelay
     _limit_unsent(connection)
@@ -227,13 +206,6 @@ def _strange(endpoint: Endpoint, status: int) -> TransientError:
         f"the Jupyter server at {address_of(endpoint)} did not open the kernel's WebSocket (status {status})",
         hint="try again; if it stays, check that proxies between let WebSockets through",
     )
-
-
-def _quiet_logger() -> logging.Logger:
-    """Return a logger without debug records: the library writes request headers, and so our token, into them."""
-    quiet = logging.getLogger(f"{__name__}.handshake")
-    quiet.setLevel(logging.WARNING)
-    return quiet
 
 
 def _limit_unsent(connection: KernelSocket) -> None:

@@ -7,15 +7,13 @@ Source: Google's command-line client for Colab, ``/colab/ssh``.
 
 from __future__ import annotations
 
-import logging
 import re
-from typing import Any, Final
+from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
 
 from colab_bridge.errors import AuthError, ColabBridgeError, ConflictError, TransientError, UserError
-from colab_bridge.kernels.netloc import is_loopback, tls_context, translate, ws_base_url
+from colab_bridge.kernels.ws_opening import open_websocket
 from colab_bridge.model.runtime import Endpoint
 
 __all__ = ["check_public_key", "open_ssh"]
@@ -61,25 +59,13 @@ async def open_ssh(endpoint: Endpoint, public_key: str) -> ClientConnection:
 
 
 async def _connect(endpoint: Endpoint, public_key: str) -> ClientConnection:
-    tls = tls_context(endpoint)
-    options: dict[str, Any] = {} if tls is None else {"ssl": tls}
-    quiet = logging.getLogger(f"{__name__}.handshake")
-    quiet.setLevel(logging.WARNING)  # the library writes request headers, and so our token, into debug records
-    try:
-        return await connect(
-            ws_base_url(endpoint) + "/colab/ssh",
-            additional_headers={**endpoint.plain_headers(), "X-Colab-Ssh-Pubkey": public_key},
-            compression=None,
-            open_timeout=_OPEN_S,
-            close_timeout=1.0,
-            proxy=None if is_loopback(endpoint) else True,
-            logger=quiet,
-            **options,
-        )
-    except InvalidStatus as error:
-        raise _refusal(error.response.status_code) from None  # the exception holds the response's cookies
-    except (OSError, WebSocketException, EOFError, ImportError, ValueError) as error:
-        raise translate(error, endpoint) from None  # may quote request headers, and so the token
+    return await open_websocket(
+        endpoint,
+        "/colab/ssh",
+        lambda response: _refusal(response.status_code),
+        timeout_s=_OPEN_S,
+        headers={"X-Colab-Ssh-Pubkey": public_key},
+    )
 
 
 def _refusal(status: int) -> ColabBridgeError:
