@@ -45,12 +45,12 @@ async def test_our_token_does_not_follow_a_redirect(opens: Callable[[Endpoint], 
 
     rest = "Content-Length: 0\r\nConnection: close\r\n\r\n"
     elsewhere = await asyncio.start_server(answering("elsewhere", f"HTTP/1.1 400 No\r\n{rest}"), "127.0.0.1", 0)
-    location = f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
+    location = f"ws://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/"
     found = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n{rest}"
     server = await asyncio.start_server(answering("server", found), "127.0.0.1", 0)
     base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with elsewhere, server:
         with pytest.raises(ColabBridgeError):
-            await opens(Endpoint(base_url=base_url, headers={"Authorization": Secret("token t")}))
+            await opens(Endpoint(base_url=base_url, headers={"X-Colab-Runtime-Proxy-Token": Secret("t")}))
     assert asked
     assert "elsewhere" not in asked
