@@ -85,20 +85,14 @@ def _converse(
 ) -> dict[str, str]:
     """Show the shell until it ends or is left; a daemon that was killed is followed by the next one."""
     from websockets.exceptions import InvalidHandshake
-    from websockets.sync.client import connect
+
+    from colab_bridge.cli.daemon_socket import open_socket
 
     for _ in range(_TRIES):
         cols, rows = terminal.size()
         query = urlencode({"shell": name, "cols": cols, "rows": rows})
         try:
-            with connect(
-                f"ws://{client.address.host}{path}/terminal?{query}",
-                additional_headers={"Authorization": f"Bearer {client.address.token}"},
-                compression=None,
-                proxy=None,
-                open_timeout=_OPEN_S,
-                close_timeout=1,
-            ) as socket:
+            with open_socket(client.address, f"{path}/terminal?{query}", timeout_s=_OPEN_S) as socket:
                 ending = _Conversation(socket, terminal).run()
         except (OSError, TimeoutError, InvalidHandshake):
             ending = None

@@ -92,21 +92,15 @@ def _public(key: Path) -> str:
 def _carry(invocation: Invocation, session: str | None, public_key: str) -> int:
     """Carry bytes between standard input and output and the runtime, until one of them ends."""
     from websockets.exceptions import ConnectionClosed, InvalidHandshake
-    from websockets.sync.client import connect
+
+    from colab_bridge.cli.daemon_socket import open_socket
 
     client = invocation.client()
     name = session_of(invocation, client, session)
-    url = f"ws://{client.address.host}/v1/sessions/{segment(name)}/ssh?{urlencode({'key': public_key})}"
+    path = f"/v1/sessions/{segment(name)}/ssh?{urlencode({'key': public_key})}"
     ending: dict[str, Any] = {}
     try:
-        with connect(
-            url,
-            additional_headers={"Authorization": f"Bearer {client.address.token}"},
-            compression=None,
-            proxy=None,
-            open_timeout=_OPEN_S,
-            close_timeout=1,
-        ) as socket:
+        with open_socket(client.address, path, timeout_s=_OPEN_S) as socket:
 
             def send() -> None:
                 while data := os.read(sys.stdin.fileno(), _READ_BYTES):
