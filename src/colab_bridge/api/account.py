@@ -64,18 +64,7 @@ def account_router(app: App) -> APIRouter:
 
     @router.post("/release")
     async def release(body: RuntimeBody) -> dict[str, Any]:
-        account = _account(app, body)
-        holder = app.sessions.holder(body.runtime)
-        if holder is not None:
-            return {"released": body.runtime, "kernels": await app.sessions.stop(holder.name, app.pool)}
-        if body.runtime not in {each.id for each in await account.runtimes()}:
-            raise UserError(
-                f"there is neither a session nor a runtime called '{body.runtime[:60]}'",
-                hint="see them: colab-bridge ps --all",
-                code="CB-USER-022",
-            )
-        await account.release_id(body.runtime)
-        return {"released": body.runtime, "kernels": 0}
+        return {"released": body.runtime, "kernels": await _release(app, _account(app, body), body.runtime)}
 
     @router.post("/gc")
     async def collect(body: CallerBody) -> dict[str, Any]:
@@ -94,22 +83,12 @@ def account_router(app: App) -> APIRouter:
         account = _account(app, body)
         balance = await account.balance()
         left_h = balance.units / balance.rate_hourly if balance.units is not None and balance.rate_hourly else None
-        sessions = [
-            {"session": each.name, "label": each.handle.label, **(app.keeper.view(each) or {})}
-            for each in app.sessions.sessions()
-            if each.handle is not None and isinstance(app.providers.get(each.provider), AccountProvider)
-        ]
-        runs = [
-            {"run": run.id, "title": run.title, "units": units}
-            for run in app.store.runs(limit=50)
-            if (units := app.keeper.run_units(run)) is not None
-        ]
         return {
             "account": await account.account(),
             **dataclasses.asdict(balance),
             "hours_left": left_h,
-            "sessions": sessions,
-            "runs": runs,
+            "sessions": _spent_by_session(app),
+            "runs": _spent_by_run(app),
         }
 
     @router.get("/sessions/{name}/url")
@@ -131,6 +110,46 @@ def _account(app: App, body: CallerBody) -> AccountProvider:
     account = app.providers.accounts()[0]
     account.require_same_services(body.env)
     return account
+
+
+async def _release(app: App, account: AccountProvider, runtime: str) -> int:
+    """Give a runtime back, with the session on it if there is one.
+
+    Returns:
+        How many kernels of ours ended with it.
+
+    Raises:
+        UserError: the account has no such runtime.
+    """
+    holder = app.sessions.holder(runtime)
+    if holder is not None:
+        return await app.sessions.stop(holder.name, app.pool)
+    if runtime not in {each.id for each in await account.runtimes()}:
+        raise UserError(
+            f"there is neither a session nor a runtime called '{runtime[:60]}'",
+            hint="see them: colab-bridge ps --all",
+            code="CB-USER-022",
+        )
+    await account.release_id(runtime)
+    return 0
+
+
+def _spent_by_session(app: App) -> list[dict[str, Any]]:
+    """Return what each session on a runtime of an account costs."""
+    return [
+        {"session": each.name, "label": each.handle.label, **(app.keeper.view(each) or {})}
+        for each in app.sessions.sessions()
+        if each.handle is not None and isinstance(app.providers.get(each.provider), AccountProvider)
+    ]
+
+
+def _spent_by_run(app: App) -> list[dict[str, Any]]:
+    """Return what each of the latest runs has cost, where that is known."""
+    return [
+        {"run": run.id, "title": run.title, "units": units}
+        for run in app.store.runs(limit=50)
+        if (units := app.keeper.run_units(run)) is not None
+    ]
 
 
 def _runtime(runtime: AccountRuntime) -> dict[str, Any]:

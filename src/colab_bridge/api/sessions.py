@@ -52,21 +52,15 @@ def sessions_router(app: App) -> APIRouter:
     async def kernelspecs(name: str) -> dict[str, Any]:
         app.sessions.session(name)
         specs = await (await app.pool.server(name)).kernelspecs()
-        return {
-            "default": specs.default,
-            "kernelspecs": {
-                spec: {"display_name": info.display_name, "language": info.language}
-                for spec, info in specs.specs.items()
-            },
+        shown = {
+            key: {"display_name": spec.display_name, "language": spec.language} for key, spec in specs.specs.items()
         }
+        return {"default": specs.default, "kernelspecs": shown}
 
     @router.post("/{name}/interrupt")
     async def interrupt(name: str) -> dict[str, Any]:
         app.sessions.session(name)
-        busy = [kernel.id for kernel in app.pool.kernels(name) if app.pool.hub(kernel.id).busy]
-        for kernel_id in busy:
-            await app.pool.interrupt(kernel_id)
-        return {"interrupted": busy}
+        return {"interrupted": await _interrupt_busy(app, name)}
 
     @router.post("/{name}/restart")
     async def restart(name: str) -> dict[str, Any]:
@@ -79,3 +73,11 @@ def sessions_router(app: App) -> APIRouter:
         return {"restarted": [main.id]}
 
     return router
+
+
+async def _interrupt_busy(app: App, name: str) -> list[str]:
+    """Interrupt every kernel of a session that executes something, and return their ids."""
+    busy = [kernel.id for kernel in app.pool.kernels(name) if app.pool.hub(kernel.id).busy]
+    for kernel_id in busy:
+        await app.pool.interrupt(kernel_id)
+    return busy
