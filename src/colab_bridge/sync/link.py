@@ -14,7 +14,8 @@ from colab_bridge.sync.remote import RemoteFailure
 
 __all__ = ["LinkCaller"]
 
-_RECONNECT_S = 5.0
+#: Longer than one try to connect that gets no answer, and the next one: a run is to outlive that.
+_RECONNECT_S = 15.0
 _LOOK_S = 0.5
 _ALIVE_S = 10.0
 
