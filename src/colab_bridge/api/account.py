@@ -6,10 +6,10 @@ Everything is a POST: the caller's variables go with it, because they may say wh
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from colab_bridge.api.views import session_view
 from colab_bridge.app import App
@@ -38,7 +38,7 @@ class RuntimeBody(CallerBody):
 class AdoptBody(RuntimeBody):
     """Which runtime becomes the session of which project."""
 
-    project: str = Field(max_length=4096)
+    project: Annotated[str, AfterValidator(absolute_path)] = Field(max_length=4096)
     name: str | None = None
 
 
@@ -59,8 +59,7 @@ def account_router(app: App) -> APIRouter:
     @router.post("/adopt", status_code=201)
     async def adopt(body: AdoptBody) -> dict[str, Any]:
         _account(app, body)
-        project = absolute_path(body.project)
-        return session_view(app, await app.sessions.adopt(body.runtime, project, body.name, body.env))
+        return session_view(app, await app.sessions.adopt(body.runtime, body.project, body.name, body.env))
 
     @router.post("/release")
     async def release(body: RuntimeBody) -> dict[str, Any]:

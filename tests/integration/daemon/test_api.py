@@ -201,7 +201,8 @@ def test_no_request_that_schemathesis_thinks_of_makes_the_daemon_fail(served: Da
         answer = client.request(
             request["method"], request["url"], params=params, json=request.get("json"), headers=given_headers
         )
-        if answer.status_code >= 500 and answer.json().get("title") != "TransientError":
+        # That a server cannot be reached, or nobody is signed in with Google here, is no fault of the daemon.
+        if answer.status_code >= 500 and answer.json().get("title") not in ("TransientError", "AuthError"):
             failures.append(f"{case.method} {case.path} {request.get('json')!r} -> {answer.text[:300]}")
 
     for found in schema.get_all_operations():
