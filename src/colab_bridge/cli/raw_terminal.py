@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 from types import FrameType, TracebackType
@@ -66,7 +65,11 @@ class RawTerminal:
 
     def size(self) -> tuple[int, int]:
         """Return columns and rows."""
-        found = shutil.get_terminal_size()
+        try:
+            # Not what COLUMNS and LINES say: they do not change with the window.
+            found = os.get_terminal_size(sys.stdout.fileno())
+        except (OSError, ValueError):
+            found = os.terminal_size((80, 24))
         self.resized = False
         self._size = (found.columns, found.lines)
         return self._size
