@@ -71,7 +71,7 @@ def user(request: pytest.FixtureRequest, colab: Emulated, tmp_path_factory: pyte
 @pytest.fixture(scope="module")
 def secrets(user: User) -> SecretBox:
     paths = Paths.from_env({"COLAB_BRIDGE_HOME": str(user.home.home)})
-    return SecretBox(paths, Credentials(paths, dict(os.environ)).vaults)
+    return SecretBox(paths, Credentials(paths, dict(os.environ), store="file").vaults)
 
 
 def test_a_drive_that_nobody_agreed_to_is_refused_within_the_kernels_own_time(user: User) -> None:
