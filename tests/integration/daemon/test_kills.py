@@ -317,7 +317,8 @@ def test_a_kernel_that_ended_while_no_daemon_ran_is_replaced_with_a_word(daemon_
     kill(pid)
     seen = daemon_home.code("print('os' in globals())")
     assert seen.text() == "False\n"
-    assert "without its variables" in seen.notices
+    # A request within the second in which nobody has seen the death yet is overtaken by the word of it.
+    assert "without its variables" in seen.notices or "the kernel was restarted" in seen.notices
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX")
