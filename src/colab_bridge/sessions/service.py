@@ -159,10 +159,11 @@ class SessionService:
         """
         self._learn(env or {})
         settings = self.settings(project, env or {})
-        if not (name or runtime or provider or options) and (chosen := self._chosen(project, env or {})) is not None:
-            session = await self._ready(chosen, env or {})
-        elif name and not create_named:
-            session = await self._ready(self.session(name), env or {})
+        known = None
+        if not create_named or not name:
+            known = self._named_or_chosen(project, name, bool(runtime or provider or options), env or {})
+        if known is not None:
+            session = await self._ready(known, env or {})
         else:
             target = choose_target(settings, runtime=runtime, provider=provider, options=options)
             session = await self._find_or_make(target, project, name, env or {})
@@ -172,12 +173,17 @@ class SessionService:
             self._store.put_session(session)
         return session
 
-    def _chosen(self, project: str, env: Mapping[str, str]) -> Session | None:
-        """Return the session of a project that its user has asked for last.
+    def _named_or_chosen(self, project: str, name: str | None, asks: bool, env: Mapping[str, str]) -> Session | None:
+        """Return the session that a request names or, where it asks for nothing, the one asked for last.
 
-        None where there is none, and where the caller's environment names a runtime.
+        None where there is none, and where the request or the caller's environment asks for a runtime.
+
+        Raises:
+            UserError: no session has that name.
         """
-        if env.get("COLAB_BRIDGE_PROVIDER") or env.get("COLAB_BRIDGE_RUNTIME"):
+        if name:
+            return self.session(name)
+        if asks or env.get("COLAB_BRIDGE_PROVIDER") or env.get("COLAB_BRIDGE_RUNTIME"):
             return None
         asked = [session for session in self._store.sessions(project) if session.chosen_at]
         return max(asked, key=lambda session: session.chosen_at, default=None)
@@ -198,15 +204,14 @@ class SessionService:
             ColabBridgeError: as for :meth:`ensure`.
         """
         self._learn(env)
-        if name:
-            session: Session | None = self.session(name)
-            provider_name = self.session(name).provider
+        session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
+        if session is not None:
+            provider_name = session.provider
         else:
             settings = self.settings(project, env)
             target = choose_target(settings, runtime=runtime, provider=provider, options=options)
             provider_name = target.provider
-            own = (each for each in self._store.sessions(project) if each.default)
-            session = next((each for each in own if _same_target(each, target)), None)
+            session = self._default_on(target, project)
         found = self._providers.get(provider_name)
         if not isinstance(found, AccountProvider):
             return True
@@ -223,12 +228,16 @@ class SessionService:
             if name:
                 self._check_new_name(name)
                 return await self._make(name, project, target, env, default=False)
-            for session in self._store.sessions(project):
-                if session.default and _same_target(session, target):
-                    return await self._ready(self._with_limits(session, target), env)
+            if (own := self._default_on(target, project)) is not None:
+                return await self._ready(self._with_limits(own, target), env)
             taken = {session.name for session in self._store.sessions()}
             name = unique_name(session_slug(project, target.runtime), taken)
             return await self._make(name, project, target, env, default=True)
+
+    def _default_on(self, target: Target, project: str) -> Session | None:
+        """Return the project's own session on a target; None when there is none yet."""
+        own = (session for session in self._store.sessions(project) if session.default)
+        return next((session for session in own if _same_target(session, target)), None)
 
     def _with_limits(self, session: Session, target: Target) -> Session:
         """Take the limits that a new request sets for a session that is there."""
