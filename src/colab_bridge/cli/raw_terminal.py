@@ -26,7 +26,6 @@ class RawTerminal:
     def __init__(self) -> None:
         self.resized = False
         self._wake_reader, self._wake_writer = os.pipe()
-        self._windows = sys.platform == "win32"
         self._size = self.size()
 
     def __enter__(self) -> Self:
@@ -89,7 +88,7 @@ class RawTerminal:
 
             keys = typed(_LOOK_S)
             before = self._size
-            self.resized = self.size() != before or self.resized
+            self.resized = self.size() != before
             return keys
         ready, _, _ = select.select([sys.stdin.fileno(), self._wake_reader], [], [])
         if self._wake_reader in ready:

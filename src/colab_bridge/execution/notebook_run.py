@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -301,9 +300,3 @@ def _combine(so_far: Outcome, result: ExecutionResult, *, ok: bool) -> Outcome:
         evalue=result.evalue,
         lost=lost,
     )
-
-
-def notebook_paths(path: str, output_path: str | None) -> tuple[Path, Path]:
-    """Return the file to read and the file to write."""
-    source = Path(path)
-    return source, Path(output_path) if output_path else source

@@ -150,11 +150,6 @@ class SideChannel:
 
     # -- for the desk ----------------------------------------------------------------------------------------
 
-    @property
-    def open(self) -> bool:
-        """Whether an answer can still be of use."""
-        return self._open
-
     def answer(self, request: SideRequest, data: Any) -> None:
         """Answer a request; one that the kernel does not wait for is left alone."""
         if request.reply_id is not None:

@@ -16,11 +16,6 @@ class SideLine(Protocol):
 
     kernel_id: str
 
-    @property
-    def open(self) -> bool:
-        """Whether an answer can still be of use: the kernel lives and has not been restarted since."""
-        ...
-
     def answer(self, request: SideRequest, data: Any) -> None:
         """Answer a request; one that the kernel does not wait for is left alone."""
         ...

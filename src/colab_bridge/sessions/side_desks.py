@@ -47,10 +47,6 @@ class SideDesks:
             self._desks[name] = SideRequests(lambda: self._account(name), self._secrets, self._tasks)
         return self._desks[name]
 
-    def forget(self, name: str) -> None:
-        """Drop the desk of a session that has ended."""
-        self._desks.pop(name, None)
-
     def _account(self, name: str) -> SideAccount:
         session = self._session(name)
         provider = self._providers.get(session.provider)

@@ -264,10 +264,6 @@ class SyncStore:
                 self._write_history(db, history)
         self._base = base
 
-    def replace_base(self, base: Directory) -> None:
-        """Set the agreement as after a change of the ignore rules."""
-        self.commit(base)
-
     @staticmethod
     def _write_history(db: sqlite3.Connection, line: HistoryLine) -> None:
         db.execute(

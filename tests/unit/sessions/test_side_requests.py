@@ -26,7 +26,6 @@ class Line:
     """Keeps what the desk says."""
 
     kernel_id = "kernel-1"
-    open = True
 
     def __init__(self, answers: list[str | None] | None = None) -> None:
         self.answers = answers or []

@@ -7,7 +7,7 @@ Like whole trees (``pages``) all of it is JSON that is checked row by row; whate
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -27,7 +27,6 @@ __all__ = [
     "read_digest",
     "read_field",
     "read_list",
-    "rows_within",
     "unpack_envelope",
 ]
 
@@ -162,11 +161,6 @@ def _put(editor: TreeEditor, path: str, entry: Entry | None) -> None:
         editor.put(path, Directory(kept, has_ignored=entry.has_ignored))
         return
     editor.put(path, entry)
-
-
-def rows_within(rows: Iterable[tuple[str, Entry | None]], path: str) -> bool:
-    """Return whether a difference touches a path, a folder above it or something below it."""
-    return any(path == other or path.startswith(other + "/") or other.startswith(path + "/") for other, _ in rows)
 
 
 def pack_envelope(content: object, blob: bytes | memoryview = b"") -> bytes:

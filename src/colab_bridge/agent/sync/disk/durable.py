@@ -20,7 +20,6 @@ __all__ = [
     "PooledSync",
     "WholeFileSystem",
     "start_writing_out",
-    "sync_filesystem",
     "system_durability",
 ]
 
@@ -154,12 +153,3 @@ def system_durability() -> Durability:
         return BarrierSync(fcntl.fcntl)
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     return PooledSync() if function is None else WholeFileSystem(_syncfs_call(function))
-
-
-def sync_filesystem(fd: int) -> None:
-    """Make durable what was written on the file system of this open folder.
-
-    Raises:
-        OSError: the data did not reach the disk.
-    """
-    system_durability().commit(fd)
