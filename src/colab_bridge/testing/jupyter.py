@@ -22,13 +22,16 @@ import psutil
 
 from colab_bridge.model.runtime import Endpoint, Secret
 
-__all__ = ["JupyterChild", "free_port", "start_jupyter_server", "write_config"]
+__all__ = ["JupyterChild", "free_port", "server_argv", "start_jupyter_server", "write_config"]
 
 START_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 8.0
 #: A free port can be taken by somebody else in the second before the server binds it.
 PORT_TRIES = 4
 _PORT_TAKEN = "is already in use"
+#: jsonschema tries that module for the format "iri" and does without it where it is missing. It compiles a grammar when
+#: imported, which is half of the server's start, and no schema of the server uses the format.
+_SERVER = "import sys; sys.modules['rfc3987_syntax'] = None; from jupyter_server.serverapp import main; main()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +123,18 @@ async def _start_up(
 def _start(python: str, config: Path, log_path: Path, home: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     with log_path.open("wb") as log:
         return subprocess.Popen(
-            [python, "-m", "jupyter_server", f"--config={config}"],
+            server_argv(python, config),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environ,
             cwd=home,
         )
+
+
+def server_argv(python: str, config: Path) -> list[str]:
+    """Return the command line of a Jupyter server that starts in half of its usual time."""
+    return [python, "-c", _SERVER, f"--config={config}"]
 
 
 def free_port() -> int:

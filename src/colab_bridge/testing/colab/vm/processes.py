@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self
 
 from colab_bridge.errors import UserError
 from colab_bridge.testing.colab.vm.contracts import MachineSpec
-from colab_bridge.testing.jupyter import free_port, write_config
+from colab_bridge.testing.jupyter import free_port, server_argv, write_config
 
 __all__ = ["MachineProcesses", "Server"]
 
@@ -211,7 +211,7 @@ def _request(spec: MachineSpec, env: Mapping[str, str], server: Server, *, share
     if spec.drive_folder is not None:
         keep.append(str(spec.drive_folder.resolve()))
     return {
-        "argv": [python, "-m", "jupyter_server", f"--config={config}"],
+        "argv": server_argv(python, config),
         "env": {**_environment(folder, python, spec), **env, **spec.env},
         # Where the machine has no disk of its own, these folders lie below its own one.
         "shared_env": {
