@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,22 +16,7 @@ from cli_support import Desk, desk_in, eventually
 if sys.platform == "win32":
     pytest.skip("pseudo terminals are for POSIX", allow_module_level=True)
 
-import pexpect
-
-SERVE = """
-import http.server, threading
-class Hello(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = b"hello from " + self.path.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-print(server.server_address[1])
-"""
+from terminal_support import SERVE, exit_status, fetch, forwarded_port, open_console
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +35,13 @@ def served(desk: Desk) -> int:
 def terminal(desk: Desk, served: int) -> Iterator[Any]:
     children: list[Any] = []
 
-    def open_console(*argv: str) -> Any:
-        command, *rest = desk.argv("console", *argv)
-        child = pexpect.spawn(
-            command,
-            rest,
-            env=desk.environ | {"SHELL": "/bin/sh", "PS1": "$ "},
-            cwd=str(desk.project),
-            encoding="utf-8",
-            timeout=30,
-            dimensions=(30, 100),
-        )
-        children.append(child)
-        child.expect("Ctrl-]")
-        return child
+    def started(*argv: str) -> Any:
+        children.append(open_console(desk, *argv))
+        return children[-1]
 
-    yield open_console
+    yield started
     for child in children:
         child.close(force=True)
-
-
-def ended(child: Any) -> int:
-    child.expect(pexpect.EOF)
-    child.close()
-    return int(child.exitstatus)
 
 
 def test_a_shell_runs_commands_in_a_terminal_of_the_same_size(terminal: Any) -> None:
@@ -85,7 +50,7 @@ def test_a_shell_runs_commands_in_a_terminal_of_the_same_size(terminal: Any) -> 
     child.expect("sum-42")
     child.expect("30 100")
     child.sendline("exit 5")
-    assert ended(child) == 5
+    assert exit_status(child) == 5
 
 
 def test_a_new_size_reaches_the_shell(terminal: Any) -> None:
@@ -96,7 +61,7 @@ def test_a_new_size_reaches_the_shell(terminal: Any) -> None:
     child.sendline("stty size")
     child.expect("20 90")
     child.sendline("exit")
-    assert ended(child) == 0
+    assert exit_status(child) == 0
 
 
 def test_a_shell_that_was_left_is_there_when_one_comes_back(desk: Desk, terminal: Any) -> None:
@@ -105,14 +70,14 @@ def test_a_shell_that_was_left_is_there_when_one_comes_back(desk: Desk, terminal
     child.expect("set-1")
     child.send("\x1d")
     child.expect("goes on")
-    assert ended(child) == 0
+    assert exit_status(child) == 0
     assert [shell["name"] for shell in desk.document("console", "--list")["shells"]] == ["kept"]
     child = terminal("--name", "kept")
     child.expect("set-1")
     child.sendline("echo again-$V")
     child.expect("again-value")
     child.sendline("exit")
-    assert ended(child) == 0
+    assert exit_status(child) == 0
 
 
 def test_a_killed_daemon_does_not_end_the_shell(desk: Desk, terminal: Any) -> None:
@@ -123,7 +88,7 @@ def test_a_killed_daemon_does_not_end_the_shell(desk: Desk, terminal: Any) -> No
     child.sendline("echo after-$V")
     child.expect("after-alive", timeout=60)
     child.sendline("exit")
-    assert ended(child) == 0
+    assert exit_status(child) == 0
 
 
 def test_without_a_terminal_it_says_what_to_do_instead(desk: Desk, served: int) -> None:
@@ -132,22 +97,9 @@ def test_without_a_terminal_it_says_what_to_do_instead(desk: Desk, served: int) 
     assert "colab-bridge run -- COMMAND" in done.stderr
 
 
-def fetch(port: int, path: str = "/x") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
-        return str(answer.read().decode())
-
-
-def opened(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    document = ""
-    while not document.endswith("\n}\n"):
-        document += process.stdout.readline()
-    return int(json.loads(document)["forwards"][0]["local_port"])
-
-
 def test_a_forwarded_port_answers_until_ctrl_c(desk: Desk, served: int) -> None:
     process = desk.popen("port-forward", f"{served}:0", "--json")
-    port = opened(process)
+    port = forwarded_port(process)
     assert fetch(port) == "hello from /x"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
@@ -157,7 +109,7 @@ def test_a_forwarded_port_answers_until_ctrl_c(desk: Desk, served: int) -> None:
 
 def test_a_forward_whose_command_was_killed_is_closed(desk: Desk, served: int) -> None:
     process = desk.popen("port-forward", f"{served}:0", "--json")
-    port = opened(process)
+    port = forwarded_port(process)
     assert fetch(port) == "hello from /x"
     process.kill()
     process.wait(20)

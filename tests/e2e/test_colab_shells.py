@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -21,26 +17,11 @@ from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emula
 if sys.platform == "win32":
     pytest.skip("pseudo terminals are for POSIX", allow_module_level=True)
 
-import pexpect
+from terminal_support import SERVE, exit_status, fetch, forwarded_port, open_console
 
 #: An SSH server of a machine needs the program, and root to log in as.
 SSH = os.geteuid() == 0 and shutil.which("sshd", path="/usr/sbin:/usr/bin") is not None
 START_S = 60.0
-
-SERVE = """
-import http.server, threading
-class Hello(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = b"hello from " + self.path.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hello)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-print(server.server_address[1])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +41,8 @@ def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> I
     assert dict(colab.state.runtimes) == {}
 
 
-def console(desk: Desk, *argv: str) -> Any:
-    command, *rest = desk.argv("console", *argv)
-    environ = desk.environ | {"SHELL": "/bin/sh", "PS1": "$ "}
-    size = (30, 100)
-    child = pexpect.spawn(
-        command, rest, env=environ, cwd=str(desk.project), encoding="utf-8", timeout=30, dimensions=size
-    )
-    child.expect("Ctrl-]")
-    return child
-
-
-def ended(child: Any) -> int:
-    child.expect(pexpect.EOF)
-    child.close()
-    return int(child.exitstatus)
-
-
 def test_a_shell_is_on_the_machine_and_there_when_one_comes_back(desk: Desk) -> None:
-    child = console(desk)
+    child = open_console(desk)
     child.sendline("V=kept; pwd; stty size")
     child.expect("/content/workspace\r")
     child.expect("30 100")
@@ -87,35 +51,22 @@ def test_a_shell_is_on_the_machine_and_there_when_one_comes_back(desk: Desk) -> 
     child.expect("20 90")
     child.send("\x1d")
     child.expect("goes on")
-    assert ended(child) == 0
-    child = console(desk)
+    assert exit_status(child) == 0
+    child = open_console(desk)
     child.sendline("echo again-$V; exit 5")
     child.expect("again-kept")
-    assert ended(child) == 5
+    assert exit_status(child) == 5
 
 
 def test_a_port_of_the_machine_answers_here_though_its_tokens_end(desk: Desk, colab: ThreadedEmulator) -> None:
     port = int(desk.out("exec", SERVE))
     process = desk.popen("port-forward", f"{port}:0", "--json")
-    local = opened(process)
+    local = forwarded_port(process)
     assert fetch(local) == "hello from /x"
     colab.tokens.expire_all()
     assert fetch(local) == "hello from /x"
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-
-
-def fetch(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/x", timeout=20) as answer:
-        return str(answer.read().decode())
-
-
-def opened(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    document = ""
-    while not document.endswith("\n}\n"):
-        document += process.stdout.readline()
-    return int(json.loads(document)["forwards"][0]["local_port"])
 
 
 @pytest.mark.skipif(SSH, reason="this machine has an SSH server for emulated machines; the next test uses it")
