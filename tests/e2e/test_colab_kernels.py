@@ -80,6 +80,7 @@ def test_a_kernel_gets_its_machine_at_the_first_cell_and_says_so(
     assert not requested(colab)
     seen = front_end.run("print('on', 6 * 7)", START_S)
     assert text_of(seen) == "on 42\n"
+    assert "account dev@example.com" in text_of(seen, "stderr")
     assert "Colab gave T4" in text_of(seen, "stderr")
     assert given(colab) == ["T4"]
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from colab_bridge.api.schemas import ScheduleBody
 from colab_bridge.app import App
+from colab_bridge.execution.request import RunRequest
 from colab_bridge.model.jobs import Schedule
 
 __all__ = ["schedules_router"]
@@ -23,13 +24,27 @@ def schedules_router(app: App) -> APIRouter:
 
     @router.post("", status_code=201)
     async def make_schedule(body: ScheduleBody) -> dict[str, Any]:
-        return _view(app.schedules.add(body.rule, body.request))
+        account = _payer(app, body.request)
+        return {**_view(app.schedules.add(body.rule, body.request)), "account": account}
 
     @router.delete("/{schedule_id}")
     async def remove_schedule(schedule_id: str) -> dict[str, Any]:
         return {"removed": app.schedules.remove(schedule_id).id}
 
     return router
+
+
+def _payer(app: App, request: RunRequest) -> str:
+    """Return whose account the runs will spend from, as far as it is known without asking anybody."""
+    named = app.sessions.payer(
+        project=request.project,
+        name=request.session,
+        runtime=request.runtime,
+        provider=request.provider,
+        options=request.options,
+        env=request.env,
+    )
+    return app.credentials.account(named) if named is not None else ""
 
 
 def _view(schedule: Schedule) -> dict[str, Any]:

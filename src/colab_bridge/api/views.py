@@ -31,7 +31,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else None,
         "transport": app.pool.agent_view(session),
         "machine": None,
-        "account": str(session.handle.data.get("account") or "") if session.handle else "",
+        "account": app.sessions.account_of(session),
         "kept": app.keeper.view(session),
         "kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session.name)],
     }
@@ -66,9 +66,11 @@ def kernel_view(app: App, kernel: KernelRecord, *, reattached: bool = False, res
 def run_view(app: App, run: Run) -> dict[str, Any]:
     """Return a run as the API shows it."""
     part = run.spec.get("notebook") or {}
+    session = app.store.session(run.session)
     return {
         "id": run.id,
         "session": run.session,
+        "account": app.sessions.account_of(session) if session is not None else "",
         "kernel": run.kernel,
         "kind": str(run.kind),
         "title": run.title,

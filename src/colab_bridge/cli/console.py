@@ -31,6 +31,7 @@ class Console:
         plain_wanted = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
         self._err_colour = self.err_tty and not plain_wanted
         self._progress = ""
+        self._noted: set[str] = set()
         for stream in (sys.stdout, sys.stderr):
             # A kernel may send any character; one that the terminal cannot show must not end the command.
             if hasattr(stream, "reconfigure"):
@@ -55,7 +56,17 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say something to the user: one line on stderr."""
+        self._noted.add(text)
         self.err(plain(text).replace("\n", " ") + "\n")
+
+    def account(self, value: object) -> None:
+        """Say which account pays, once in a command; nothing where none does, or nobody knows.
+
+        Args:
+            value: Its e-mail address, as the daemon's API gives it.
+        """
+        if value and (text := f"account {value}") not in self._noted:
+            self.note(text)
 
     def hint(self, text: str) -> None:
         """Say something only to a person who watches; nothing where stderr is a file."""

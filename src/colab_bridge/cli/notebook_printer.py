@@ -50,10 +50,12 @@ class NotebookPrinter(ByType):
         self._console.clear_progress()
 
     def _on_started(self, event: Event) -> None:
-        self._doing = ""
+        begun_here, self._doing = bool(self._doing), ""
         run = event.get("run")
-        if isinstance(run, dict) and run.get("notebook"):
-            self._notebook = str(run["notebook"])
+        if isinstance(run, dict):
+            self._notebook = str(run.get("notebook") or self._notebook)
+            if begun_here:
+                self._console.account(run.get("account"))
         self._console.hint(f"{_count(event.get('cells'), 'cell')} to run in {self._shown(self._notebook)}")
 
     def _on_cell_started(self, event: Event) -> None:

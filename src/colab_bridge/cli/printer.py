@@ -73,10 +73,12 @@ class ProgramPrinter(ByType):
         self._console.clear_progress()
 
     def _on_started(self, event: Event) -> None:
-        self._starting = ""
+        begun_here, self._starting = bool(self._starting), ""
         self._console.clear_progress()
         run = event.get("run")
         if isinstance(run, dict):
+            if begun_here:
+                self._console.account(run.get("account"))
             self._artifacts = Artifacts(self._outputs, str(run.get("id")))
 
     def _on_stream(self, event: Event) -> None:

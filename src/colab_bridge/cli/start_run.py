@@ -84,6 +84,7 @@ def start_job(invocation: Invocation, target: Target, request: dict[str, Any]) -
     if invocation.as_json:
         console.json({"job": run})
         return 0
+    console.account(run.get("account"))
     name = str(run.get("id"))
     console.out(f"{name}\n")
     console.note(f"follow it: colab-bridge job attach {name}    what it says: colab-bridge job logs {name}")

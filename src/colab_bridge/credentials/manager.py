@@ -170,6 +170,20 @@ class Credentials:
             raise unknown_account_error(name, book.accounts) if name else nobody_error()
         return book.accounts[email]
 
+    def account(self, name: str = "") -> str:
+        """Return whose token would be used, as far as that is known without asking anybody; empty when it is not.
+
+        Args:
+            name: The account that is meant; the one in use when empty.
+
+        Raises:
+            UserError: the name means more than one.
+        """
+        try:
+            return self._choose(name, self._book.read()).account
+        except AuthError:
+            return ""
+
     async def standing(self, account: str = "") -> Standing:
         """Return what there is to sign in with, without asking anybody.
 

@@ -223,6 +223,37 @@ class SessionService:
             return False
         return True
 
+    def payer(
+        self,
+        *,
+        project: str,
+        name: str | None,
+        runtime: str | None,
+        provider: str | None,
+        options: Mapping[str, Any],
+        env: Mapping[str, str],
+    ) -> str | None:
+        """Return whose account :meth:`ensure` would spend from; arguments as there.
+
+        Returns:
+            What the session or the settings name, empty for the account in use; None where no account pays.
+
+        Raises:
+            UserError: no session has that name.
+        """
+        session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
+        if session is not None:
+            pays, account = session.provider, self.account_of(session) or str(session.options.get("account") or "")
+        else:
+            settings = self.settings(project, env)
+            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+            pays, account = target.provider, str(target.options.get("account") or settings.account)
+        return account if isinstance(self._providers.get(pays), AccountProvider) else None
+
+    def account_of(self, session: Session) -> str:
+        """Return whose account pays for the runtime of a session; empty where none does, or nobody knows."""
+        return str(session.handle.data.get("account") or "") if session.handle is not None else ""
+
     async def _find_or_make(self, target: Target, project: str, name: str | None, env: Mapping[str, str]) -> Session:
         async with self._lock(f"project:{project}"):
             if name:

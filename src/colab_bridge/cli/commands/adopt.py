@@ -27,6 +27,7 @@ def adopt(invocation: Invocation, session: str | None, runtime: str) -> None:
     if invocation.as_json:
         invocation.console.json(found)
         return
+    invocation.console.account(found.get("account"))
     name = found.get("name")
     invocation.console.note(f"session {name} is ready ({found.get('label')})")
     invocation.console.note(f"use it: colab-bridge exec -s {name} 'print(1)'   end it: colab-bridge stop {name}")

@@ -72,6 +72,8 @@ def deploy(
     invocation.show_start(client)
     body = {"run": run, "share_with": list(share_with), "role": role}
     made = signed_in(invocation, lambda: client.post("/v1/deployments", body), drive=True)
+    if not invocation.as_json:
+        invocation.console.account(made["run"].get("account"))
     _announce(invocation, made)
     if detach:
         if invocation.as_json:

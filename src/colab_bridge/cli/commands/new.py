@@ -50,6 +50,7 @@ def new(invocation: Invocation, /, name: str | None, **options: str | bool | Non
     if invocation.as_json:
         invocation.console.json(session)
         return
+    invocation.console.account(session.get("account"))
     invocation.console.note(
         f"session {session.get('name')} is ready ({session.get('label') or session.get('provider')})"
     )

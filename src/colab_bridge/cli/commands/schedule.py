@@ -92,6 +92,7 @@ def add_schedule(
     if invocation.as_json:
         console.json({"schedule": made})
         return 0
+    console.account(made.get("account"))
     console.out(f"{made.get('id')}\n")
     console.note(f"{made.get('rule')}, next at {_clock(made.get('next_at'))}; its runs: colab-bridge job list")
     console.note(f"end it: colab-bridge schedule remove {made.get('id')}")

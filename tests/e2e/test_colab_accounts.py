@@ -1,0 +1,90 @@
+"""Whose account commands spend from, as a person at a terminal sees it; on emulated machines."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from cli_support import Desk, desk_in
+from colab_bridge.testing.colab.identity import ALL_SCOPES
+from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+
+LINE = "account dev@example.com"
+START_S = 90.0
+
+
+@pytest.fixture(scope="module")
+def colab() -> Iterator[ThreadedEmulator]:
+    with threaded_emulator() as found:
+        yield found
+        assert [str(violation) for violation in found.violations] == []
+
+
+@pytest.fixture(scope="module")
+def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A user who holds a T4 already."""
+    with desk_in(tmp_path_factory.mktemp("desk")) as found:
+        found.environ |= colab.env()
+        made = found.run("new", "--gpu", "T4", timeout_s=START_S)
+        assert made.returncode == 0, made.stderr
+        assert made.stderr.splitlines().count(LINE) == 1
+        yield found
+    assert dict(colab.state.runtimes) == {}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("exec", "1 + 1"),
+        ("run", "--", "true"),
+        ("run", "-d", "--", "true"),
+        ("run", "notes.ipynb"),
+        ("run", "--cron", "0 7 * * 1", "notes.ipynb"),
+        ("deploy", "notes.ipynb"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_spends_says_once_from_which_account(desk: Desk, command: tuple[str, ...]) -> None:
+    desk.notebook("notes.ipynb", "print(1)")
+    done = desk.run(*command, timeout_s=START_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines().count(LINE) == 1
+    assert LINE not in done.stdout
+
+
+def test_a_command_that_prints_json_names_the_account_in_it_alone(desk: Desk) -> None:
+    done = desk.run("run", "-d", "--json", "--", "true", timeout_s=START_S)
+    assert LINE not in done.stderr
+    assert '"account": "dev@example.com"' in done.stdout
+
+
+def opened_in_a_browser(colab: ThreadedEmulator, account: str = "dev@example.com") -> str:
+    """Make a runtime as another program would; return its id."""
+    grant = colab.identity.access_token(account=account, scopes=ALL_SCOPES, ttl_s=None)
+    colab.state.account(account)
+    headers = {"Authorization": f"Bearer {grant.value}", "X-Colab-Client-Agent": "web", "Accept": "application/json"}
+    nbh = uuid.uuid4().hex.ljust(44, ".")
+    url = f"{colab.env()['COLAB_BRIDGE_COLAB_URL']}/tun/m/assign"
+    with httpx2.Client(trust_env=False, params={"nbh": nbh, "authuser": "0"}, headers=headers) as client:
+        ticket = json.loads(client.get(url).text.removeprefix(")]}'\n"))["token"]
+        made = client.post(url, headers={"X-Goog-Colab-Token": ticket}, timeout=START_S)
+    return str(json.loads(made.text.removeprefix(")]}'\n"))["endpoint"])
+
+
+def test_an_adopted_runtime_comes_with_its_account(desk: Desk, colab: ThreadedEmulator) -> None:
+    endpoint = opened_in_a_browser(colab)
+    done = desk.run("adopt", endpoint, "-s", "theirs", timeout_s=START_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines().count(LINE) == 1
+    desk.out("stop", "theirs", timeout_s=START_S)
+    desk.out("new", "--gpu", "T4", timeout_s=START_S)  # what asks for nothing uses the T4 again
+
+
+def test_a_command_on_the_local_runtime_names_no_account(desk: Desk) -> None:
+    done = desk.run("exec", "--runtime", "local", "1 + 1", timeout_s=START_S)
+    assert done.returncode == 0, done.stderr
+    assert "account" not in done.stderr
