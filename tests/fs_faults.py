@@ -95,7 +95,7 @@ class Faults:
             for name in names:
                 _replace(owner, name, self.wrap(name, getattr(owner, name)), undo)
         if self.error is None:
-            for name in ("begin", "commit", "set_meta"):
+            for name in ("commit", "set_meta"):
                 _replace(SyncStore, name, self.wrap(name, getattr(SyncStore, name)), undo)
         try:
             yield self

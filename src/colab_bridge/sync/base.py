@@ -1,4 +1,4 @@
-"""What this machine remembers of a pair of folders: the last agreement, open transactions, decisions of people.
+"""What this machine remembers of a pair of folders: the last agreement, its history, decisions of people.
 
 All truth of a sync lies here, in SQLite with ``synchronous=FULL``. A file that cannot be read is moved aside and an
 empty one takes its place: without an ancestor nothing is ever deleted, so that loss is always safe. One process
@@ -8,10 +8,9 @@ writes, one thread at a time.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from colab_bridge.agent.sync.tree import EMPTY, Directory, Entry, File, Link, bu
 from colab_bridge.errors import TransientError, UserError
 from colab_bridge.sync_core.model import Side, Stop
 
-__all__ = ["CopyKind", "HistoryLine", "KeptCopy", "OpenTransaction", "SyncStore"]
+__all__ = ["CopyKind", "HistoryLine", "KeptCopy", "SyncStore"]
 
 _SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x43425359
@@ -33,8 +32,6 @@ _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE base(path TEXT PRIMARY KEY, kind TEXT NOT NULL, digest BLOB, size INTEGER, executable INTEGER, target TEXT)
  WITHOUT ROWID;
-CREATE TABLE journal(txn TEXT PRIMARY KEY, state TEXT NOT NULL, started REAL NOT NULL, digests TEXT NOT NULL,
- operations INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE history(id INTEGER PRIMARY KEY, txn TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL,
  line TEXT NOT NULL, up INTEGER NOT NULL, down INTEGER NOT NULL, sent INTEGER NOT NULL, received INTEGER NOT NULL,
  seconds REAL NOT NULL);
@@ -52,19 +49,6 @@ class CopyKind:
     CONFLICT = "conflict"
     REVIEW = "review"
     RESCUED = "rescued"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTransaction:
-    """A transaction that a crash cut off.
-
-    Attributes:
-        txn: Its id.
-        digests: Content that it had staged.
-    """
-
-    txn: str
-    digests: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,25 +225,22 @@ class SyncStore:
                 ) from error
         return self._base
 
-    def commit(self, base: Directory, *, txn: str = "", history: HistoryLine | None = None) -> None:
-        """Set the agreement, end a transaction and remember it, all in one.
+    def commit(self, base: Directory, *, history: HistoryLine | None = None) -> None:
+        """Set the agreement and remember what led to it, in one.
 
         Args:
             base: The new agreement.
-            txn: The transaction that ends; empty when none was begun.
             history: Line for people; None when nothing moved.
         """
         before = self.base()
         rows = list(changed_rows(before, base))
-        if not rows and not txn and history is None:
+        if not rows and history is None:
             return
         with self._transaction() as db:
             gone = [(path,) for path, entry in rows if entry is None]
             db.executemany("DELETE FROM base WHERE path = ?", gone)
             there = [(path, *_columns(entry)) for path, entry in rows if entry is not None]
             db.executemany("INSERT OR REPLACE INTO base VALUES(?, ?, ?, ?, ?, ?)", there)
-            if txn:
-                db.execute("DELETE FROM journal WHERE txn = ?", (txn,))
             if history is not None:
                 self._write_history(db, history)
         self._base = base
@@ -281,29 +262,6 @@ class SyncStore:
         )
         names = ("txn", "at", "reason", "line", "up", "down", "sent", "received", "seconds")
         return [HistoryLine(**dict(zip(names, row, strict=True))) for row in rows]
-
-    # -- transactions --------------------------------------------------------------------------------------------------
-
-    def begin(self, txn: str, digests: Iterable[bytes], operations: int, now: float) -> None:
-        """Write down, durably, that operations are about to happen."""
-        listed = json.dumps(sorted(digest.hex() for digest in digests))
-        with self._transaction() as db:
-            db.execute("INSERT INTO journal VALUES(?, 'open', ?, ?, ?)", (txn, now, listed, operations))
-
-    def open_transactions(self) -> list[OpenTransaction]:
-        """Return what a crash cut off."""
-        rows = self._db.execute("SELECT txn, digests FROM journal").fetchall()
-        found = []
-        for txn, listed in rows:
-            with contextlib.suppress(ValueError, TypeError):
-                digests = frozenset(bytes.fromhex(digest) for digest in json.loads(listed))
-                found.append(OpenTransaction(txn=txn, digests=digests))
-        return found
-
-    def forget_transactions(self) -> None:
-        """End everything that was open, after its leftovers are safe."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM journal")
 
     # -- decisions of people -------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class Doing:
         left |= await self._do_here(turn, plan, here, left, carrier, txn)
         left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
         turn.failed |= left - set(turn.deferred) - turn.waiting
-        await self._remember(turn, plan, left, txn, here=bool(here))
+        await self._remember(turn, plan, left, txn)
         if not plan.changes:
             turn.done.append(plan)
             return before.kept.digest
@@ -159,8 +159,6 @@ class Doing:
 
     async def _apply_here(self, turn: Turn, ready: Sequence[Change], txn: str) -> set[str]:
         operations = operations_of(ready, lambda _: None)
-        digests = [op.digest for op in operations if op.digest]
-        await self._local.do(self._store.begin, txn, digests, len(operations), self._clock.time())
         results = await self._local.do(self._local.apply, txn, operations, self._store.base())
         bad = {result.path for result in results if not result.ok}
         turn.outcomes |= {result.path: result.sentence for result in results if not result.ok}
@@ -210,7 +208,7 @@ class Doing:
 
     # -- remembering -------------------------------------------------------------------------------------------------
 
-    async def _remember(self, turn: Turn, plan: Plan, failed: Collection[str], txn: str, *, here: bool) -> None:
+    async def _remember(self, turn: Turn, plan: Plan, failed: Collection[str], txn: str) -> None:
         """Set the new agreement in one durable step; nothing is written where nothing was done."""
         if plan.halted is not None:
             return
@@ -218,12 +216,12 @@ class Doing:
         done = [c for c in plan.changes if c.decision.path not in failed]
         line = self._history(turn, replace(plan, changes=tuple(done)), txn) if done else None
         if plan.decisions or self._planner.roots() != Roots() or self._planner.standing != plan.standing:
-            await self._local.do(self._commit, plan, base, txn if here else "", line)
+            await self._local.do(self._commit, plan, base, line)
             self._planner.standing = plan.standing
         self._planner.explained = False
 
-    def _commit(self, plan: Plan, base: Directory, txn: str, line: HistoryLine | None) -> None:
-        self._store.commit(base, txn=txn, history=line)
+    def _commit(self, plan: Plan, base: Directory, line: HistoryLine | None) -> None:
+        self._store.commit(base, history=line)
         self._store.set_standing(plan.standing)
         info = self._remote.info
         for key, value in (("local", self._local.folder.identity), ("remote", info.identity if info else "")):

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apply_world import World, digest
+from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Expected, Kind
 from colab_bridge.agent.sync.disk.place import Calls
+from colab_bridge.agent.sync.disk.stage import LARGE_BYTES
 from colab_bridge.agent.sync.transfer.patch import Copy, copies_in_new
 from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import read_signatures, sign
 from faulty_calls import FaultyCalls, Killed, kill
 
-CHUNK = 1000
+CHUNK = 2**17
 DATA = random.Random(1).randbytes(10 * CHUNK + 17)
 
 
@@ -99,7 +101,7 @@ def test_a_process_that_ends_at_any_call_loses_at_most_one_chunk(
     world.close()
     again = World.open(base)
     try:
-        again.applier.recover([name])
+        again.applier.recover()
         more = send(again, name, again.stage.begin_large(name, len(DATA)))
         assert more <= len(DATA) - sent + CHUNK
         assert again.stage.finish(name)
@@ -183,12 +185,41 @@ def test_a_local_copy_is_verified(world: World) -> None:
     assert world.stage.have([digest(b"one"), digest(b"two")]) == {digest(b"one")}
 
 
-def test_after_a_start_unwanted_and_damaged_contents_are_gone(world: World) -> None:
-    names = [world.put(data) for data in (b"wanted", b"unwanted", b"damaged")]
-    (world.path / ".colab-bridge/stage" / names[2].hex()).write_bytes(b"torn")
-    world.applier.recover([names[0], names[2]])
+def test_after_a_start_large_sound_contents_are_kept_and_small_and_damaged_ones_gone(world: World) -> None:
+    sound, damaged = b"s" * LARGE_BYTES, b"d" * LARGE_BYTES
+    names = [world.put(data) for data in (sound, damaged, b"small")]
+    (world.path / ".colab-bridge/stage" / names[1].hex()).write_bytes(damaged[:-1] + b"x")
+    world.applier.recover()
     assert world.staged() == [names[0].hex()]
     assert world.kept == []
+
+
+@pytest.mark.parametrize("standing", [None, b"before"])
+def test_a_large_file_that_was_about_to_take_its_place_need_not_travel_again(
+    standing: bytes | None, tmp_path: Path
+) -> None:
+    data = b"l" * LARGE_BYTES
+    calls: list[FaultyCalls] = []
+    world = World.open(tmp_path / "dying", lambda real: calls.append(FaultyCalls(real)) or calls[0])
+    if standing is not None:
+        (world.path / "f").write_bytes(standing)
+    name = world.put(data)
+    expected = None if standing is None else Expected(Kind.FILE, digest(standing))
+    operation = ApplyOp(Action.WRITE, "f", expected, name, len(data))
+
+    with pytest.raises(Killed):
+        world.applier.apply("t", [operation], on_staged=kill(calls[0]))
+    calls[0].dead = False
+    world.close()
+    again = World.open(world.path)
+    try:
+        again.applier.recover()
+        assert again.staged() == [name.hex()]
+        assert again.kept == []
+        assert again.applier.apply("t2", [operation])[0].ok
+        assert (again.path / "f").read_bytes() == data
+    finally:
+        again.close()
 
 
 def test_what_is_not_ours_in_the_stage_goes_to_the_conflict_store(world: World) -> None:
@@ -205,17 +236,17 @@ def test_what_is_not_ours_in_the_stage_goes_to_the_conflict_store(world: World) 
     assert len(world.trash.list()) == 3
 
 
-def test_large_files_under_way_are_dropped_when_nobody_goes_on_with_them(world: World) -> None:
-    name = digest(DATA)
+def test_large_files_are_dropped_when_nobody_goes_on_with_them(world: World) -> None:
+    name, whole = digest(DATA), world.put(b"w" * LARGE_BYTES)
     world.stage.begin_large(name, len(DATA))
     world.close()
     again = World.open(world.path)
     try:
-        again.stage.drop_parts(older_than_s=3600)
-        assert len(again.staged()) == 2
-        again.stage.drop_parts([name], older_than_s=-10)
-        assert len(again.staged()) == 2
-        again.stage.drop_parts(older_than_s=-10)
+        again.stage.drop_old(older_than_s=3600)
+        assert len(again.staged()) == 3
+        again.stage.drop_old([name, whole], older_than_s=-10)
+        assert len(again.staged()) == 3
+        again.stage.drop_old(older_than_s=-10)
         assert again.staged() == []
     finally:
         again.close()

@@ -287,7 +287,7 @@ class SyncFolder:
         Raises:
             OSError: something could not be removed.
         """
-        self.stage.drop_parts(older_than_s=max_age_s)
+        self.stage.drop_old(older_than_s=max_age_s)
         return self.trash.prune(max_bytes=max_bytes, max_age_s=max_age_s, keep=frozenset(self._young))
 
     def open_files(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .ops import ApplyOp, DisplacedFile, Expected, Kind, OpResult
 from .platform_folder import Folder
 from .root import Root
 from .spelling import Spelling
-from .stage import Leftover, Stage
+from .stage import LARGE_BYTES, Leftover, Stage
 from .transaction import Transaction
 from .trash import Trash, remove_all
 from .trash_box import DISPLACED, RETURNED, Intent, Seen, TrashBox, digest_of
@@ -114,22 +114,22 @@ class Applier:
         else:
             remove_all(self.calls, self.trash.folder, box.txn)
 
-    def _sort(self, box: TrashBox, leftover: Leftover, wanted: Collection[bytes] | None = None) -> None:
+    def _sort(self, box: TrashBox, leftover: Leftover, *, stays: bool = True) -> None:
         """Find the right place for what an operation has left in the stage.
 
         Args:
             box: Part of the trash that belongs to the transaction.
             leftover: What it left.
-            wanted: Contents that stay in the stage; None for all.
+            stays: Content of ours stays in the stage for another try.
         """
         row, here = box.row(leftover.number), self.stage.folder
         if leftover.ours and _announced(row) is None:
             self.stage.put_back(leftover.name)
             digest = _digest_in(leftover.name)
-            if wanted is not None and digest is not None and digest not in wanted:
+            if not stays and digest is not None:
                 self.stage.discard(digest)
         elif leftover.ours:
-            self.retire(box, leftover.name, str(row.get("path", "")), wanted)
+            self.retire(box, leftover.name, str(row.get("path", "")), stays=stays)
         else:
             seen = self.verified(here, leftover.name, _announced(row))
             if seen is not None and leftover.number not in box.numbers():
@@ -138,11 +138,11 @@ class Applier:
             else:
                 self.displace(box, leftover.name, str(row.get("path", "")))
 
-    def retire(self, box: TrashBox, name: str, path: str, wanted: Collection[bytes] | None = None) -> None:
+    def retire(self, box: TrashBox, name: str, path: str, *, stays: bool = True) -> None:
         """Take back an object of ours that may have stood in the tree for a moment.
 
         A program may have opened a file in that moment and write into it later, so it goes to the trash, where that is
-        noticed, and the stage gets a copy of its own.
+        noticed, and the stage gets a copy of its own where the content is to stay.
 
         Raises:
             OSError: it stays where it is.
@@ -155,7 +155,7 @@ class Applier:
         if seen is None:
             self.displace(box, name, path)
             return
-        if wanted is None or digest in wanted:
+        if stays:
             fd = self.calls.open_file(self.stage.folder, name)
             try:
                 self.stage.take_copy(digest, fd)
@@ -206,22 +206,19 @@ class Applier:
             self._on_displaced(displaced)
             box.note_told(number)
 
-    def recover(self, wanted: Collection[bytes] = ()) -> None:
+    def recover(self) -> None:
         """Tidy up after a start, before anything else: what a transaction that did not end has left is sorted.
 
-        Objects that are not ours go to the trash and to ``on_displaced``; contents in ``wanted`` and large files under
-        way stay in the stage.
-
-        Args:
-            wanted: Digests that an open transaction has staged.
+        The names in the stage and the manifests in the trash say what was going on. Objects that are not ours go to
+        the trash and to ``on_displaced``; large contents of ours stay in the stage.
 
         Raises:
             OSError: something could not be looked at or moved; nothing is lost, and it can be called again.
         """
         self.spelling.recover()
-        for leftover in self.stage.recover(wanted):
+        for leftover in self.stage.recover():
             with self.trash.box(leftover.txn or "recovered") as box:
-                self._sort(box, leftover, wanted)
+                self._sort(box, leftover, stays=leftover.size >= LARGE_BYTES)
         for txn in self.trash.transactions():
             with self.trash.box(txn, create=False) as box:
                 if not box.numbers():

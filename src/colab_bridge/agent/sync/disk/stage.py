@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from ..transfer.batches import SMALL_FILE_BYTES
 from ..transfer.patch import Copy
 from .exchange import pick_exchange
 from .ops import link_digest
@@ -28,11 +29,13 @@ from .place import Calls
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 
-__all__ = ["SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent", "make_calls"]
+__all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent", "make_calls"]
 
 _CONTENT = re.compile(r"[0-9a-f]{64}")
 _WORK = re.compile(r"([0-9a-f]{64}|folder)~([A-Za-z0-9][A-Za-z0-9._-]{0,79})~([0-9]{1,9})(?:~old)?")
 _BUFFER_BYTES = 2**20
+LARGE_BYTES = SMALL_FILE_BYTES
+"""Contents from this size on outlive the process that fetched them."""
 _COPY_SUFFIX = ".copy"
 SPELLING_NOTE = "spelling"
 """Note of :mod:`.spelling`; it is looked at before anything else in the stage."""
@@ -52,12 +55,14 @@ class Leftover:
         txn: Transaction, empty when it cannot be told.
         number: Number of the operation in it, -1 when it cannot be told.
         ours: It is the content that it is named after; otherwise it was swapped out of the tree.
+        size: Bytes of a file.
     """
 
     name: str
     txn: str
     number: int
     ours: bool
+    size: int = 0
 
 
 def make_calls(root: Root) -> Calls:
@@ -390,16 +395,14 @@ class Stage:
                 self.calls.unlink(self.folder, name)
                 continue
             ours = not name.endswith("~old") and self.is_ours(name, seen)
-            found.append(Leftover(name, match[2], int(match[3]), ours))
+            found.append(Leftover(name, match[2], int(match[3]), ours, seen.st_size))
         return found
 
-    def recover(self, wanted: Collection[bytes] = ()) -> list[Leftover]:
+    def recover(self) -> list[Leftover]:
         """Look through the stage after a start, before anything else is done with it.
 
-        Contents that nobody wants are removed, damaged ones too; large files under way are kept.
-
-        Args:
-            wanted: Digests of open transactions, which are kept when they are sound.
+        Large files under way are kept, and complete ones that are sound: what is wanted of them need not travel again,
+        the rest goes as it grows old. Small contents are removed.
 
         Returns:
             What has a working name or none that we give; it stays where it is.
@@ -413,8 +416,8 @@ class Stage:
             if name in names:
                 continue
             if _CONTENT.fullmatch(name):
-                digest = bytes.fromhex(name)
-                if digest not in wanted or not self.is_ours(name, self.calls.stat(self.folder, name)):
+                seen = self.calls.stat(self.folder, name)
+                if seen.st_size < LARGE_BYTES or not self.is_ours(name, seen):
                     self.calls.unlink(self.folder, name)
             elif name.startswith("probe-") or name.endswith(_COPY_SUFFIX):
                 self.calls.unlink(self.folder, name)
@@ -422,21 +425,24 @@ class Stage:
                 found.append(Leftover(name, "", -1, ours=False))
         return found
 
-    def drop_parts(self, keep: Collection[bytes] = (), *, older_than_s: float = 14 * 86_400) -> None:
-        """Remove large files under way that nobody has gone on with for a while.
+    def drop_old(self, keep: Collection[bytes] = (), *, older_than_s: float = 14 * 86_400) -> None:
+        """Remove large files, under way or complete, that nobody has gone on with for a while.
 
         Args:
             keep: Digests that stay.
-            older_than_s: Time since the last chunk.
+            older_than_s: Time since the last chunk, or since it was complete.
         """
         limit = time.time() - older_than_s
         names = set(self.calls.names(self.folder))
         for name in sorted(names):
-            stem = name.split(".", 1)[0]
-            is_part = name.endswith((PART_SUFFIX, MAP_SUFFIX)) and _CONTENT.fullmatch(stem)
-            if not is_part or bytes.fromhex(stem) in {*keep, *self._parts}:
+            stem, _, suffix = name.partition(".")
+            if not _CONTENT.fullmatch(stem) or f".{suffix}" not in {".", PART_SUFFIX, MAP_SUFFIX}:
                 continue
-            if stem + PART_SUFFIX not in names or self.calls.stat(self.folder, name).st_mtime < limit:
+            if bytes.fromhex(stem) in {*keep, *self._parts}:
+                continue
+            seen = self.calls.stat(self.folder, name)
+            is_lone_map = suffix and stem + PART_SUFFIX not in names
+            if is_lone_map or max(seen.st_mtime, seen.st_ctime) < limit:
                 self._unlink_if_there(name)
 
     def close(self) -> None:
