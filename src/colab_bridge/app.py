@@ -192,6 +192,7 @@ def _build(ground: _Ground) -> App:
     runs = RunService(store, sessions, pool, paths, clock, tasks)
     runs.queue = AgentQueue(pool, agents, store)
     announcer = NoticeService(store, clock, lambda project: sessions.settings(project, caller_env(os.environ)).notify)
+    sessions.acquirer.on_waited(announcer.waited)
     estimates = Estimates(store, clock)
     deployments = _deployments(ground, runs, sessions, providers, credentials)
     for observer in (announcer, estimates, sync, keeper, deployments):

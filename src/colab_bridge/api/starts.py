@@ -19,7 +19,7 @@ def starts_router(app: App) -> APIRouter:
     async def lines(
         project: str, after: Annotated[int, Query(ge=0)] = 0, within_s: Annotated[float, Query(ge=0)] = 3600.0
     ) -> dict[str, Any]:
-        found = app.sessions.starts.lines(project, after, within_s)
+        found = app.sessions.acquirer.starts.lines(project, after, within_s)
         return {"lines": [{"number": line.number, "text": line.text} for line in found]}
 
     return router

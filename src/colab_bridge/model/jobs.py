@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Notice", "NoticeState", "Occasion", "Schedule"]
+__all__ = ["Notice", "NoticeState", "Occasion", "Schedule", "WaitEnd"]
 
 
 class Occasion(StrEnum):
-    """What is announced about a run."""
+    """What is announced: about a run, and at last about the wait for a machine."""
 
     ENDED = "ended"
     FAILED = "failed"
     LOST = "lost"
     INPUT = "input"
+    GOT = "got"
+    GAVE_UP = "gave_up"
 
 
 class NoticeState(StrEnum):
@@ -36,7 +38,7 @@ class Notice:
 
     Attributes:
         id: Run, occasion and channel; there is never a second one with the same id.
-        run: The run.
+        run: The run; empty for the wait for a machine.
         occasion: What is announced.
         channel: ``desktop`` or ``webhook``.
         state: Where it stands.
@@ -86,3 +88,24 @@ class Schedule:
     last_run: str = ""
     last_due: float = 0.0
     last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitEnd:
+    """The end of a wait for a machine.
+
+    Attributes:
+        session: Name of the session that wants it.
+        project: Absolute path of the project's root.
+        began_at: Unix seconds.
+        ended_at: Unix seconds.
+        label: The machine, one line without a secret; empty when there is none.
+        problem: Why there is none, one line; empty when there is one.
+    """
+
+    session: str
+    project: str
+    began_at: float
+    ended_at: float
+    label: str = ""
+    problem: str = ""

@@ -11,20 +11,18 @@ from typing import Any
 
 import anyio
 
-from colab_bridge.config.caller import environment_python
 from colab_bridge.config.paths import Paths
 from colab_bridge.config.settings import Settings, load_settings
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError, UserError
 from colab_bridge.model.account import AccountRuntime
 from colab_bridge.model.records import KernelRecord, Run, Session, SessionState
-from colab_bridge.model.runtime import Endpoint, RuntimeHandle, RuntimeRequest
+from colab_bridge.model.runtime import Endpoint, RuntimeHandle
 from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.clock import Clock
-from colab_bridge.ports.provider import RuntimeProvider
 from colab_bridge.providers.registry import ProviderRegistry
+from colab_bridge.sessions.acquirer import Acquirer
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.reaching import check, renewable, verify
-from colab_bridge.sessions.starts import StartReports, unless_caller_leaves
 from colab_bridge.sessions.targets import LIMITS, Target, choose_target, same_wish, session_slug, unique_name
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
@@ -42,6 +40,10 @@ class SessionService:
         providers: Where runtimes come from.
         paths: Our folders.
         clock: Time source.
+
+    Attributes:
+        notices: Sentences about what was found or lost.
+        acquirer: Gets the runtimes.
     """
 
     def __init__(self, store: Store, providers: ProviderRegistry, paths: Paths, clock: Clock) -> None:
@@ -55,7 +57,7 @@ class SessionService:
         self._connected: Callable[[str], bool] = lambda _name: False
         self._replaced: Callable[[str], Awaitable[None]] = _nobody_minds
         self.notices: list[str] = []
-        self.starts = StartReports(clock)
+        self.acquirer = Acquirer(providers, clock)
         self._learn: Callable[[Mapping[str, str]], None] = lambda _env: None
 
     def ask_first(self, answers: Callable[[str], bool], connected: Callable[[str], bool]) -> None:
@@ -204,15 +206,8 @@ class SessionService:
             ColabBridgeError: as for :meth:`ensure`.
         """
         self._learn(env)
-        session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
-        if session is not None:
-            provider_name = session.provider
-        else:
-            settings = self.settings(project, env)
-            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
-            provider_name = target.provider
-            session = self._default_on(target, project)
-        found = self._providers.get(provider_name)
+        pays, _, session = self._meant(project, name, runtime, provider, options, env)
+        found = self._providers.get(pays)
         if not isinstance(found, AccountProvider):
             return True
         if session is None or session.handle is None:
@@ -241,14 +236,26 @@ class SessionService:
         Raises:
             UserError: no session has that name.
         """
+        pays, account, _ = self._meant(project, name, runtime, provider, options, env)
+        return account if isinstance(self._providers.get(pays), AccountProvider) else None
+
+    def _meant(
+        self,
+        project: str,
+        name: str | None,
+        runtime: str | None,
+        provider: str | None,
+        options: Mapping[str, Any],
+        env: Mapping[str, str],
+    ) -> tuple[str, str, Session | None]:
+        """Return provider, account as far as one is named, and the session if there is one; see :meth:`ensure`."""
         session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
         if session is not None:
-            pays, account = session.provider, self.account_of(session) or str(session.options.get("account") or "")
-        else:
-            settings = self.settings(project, env)
-            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
-            pays, account = target.provider, str(target.options.get("account") or settings.account)
-        return account if isinstance(self._providers.get(pays), AccountProvider) else None
+            return session.provider, self.account_of(session) or str(session.options.get("account") or ""), session
+        settings = self.settings(project, env)
+        target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+        account = str(target.options.get("account") or settings.account)
+        return target.provider, account, self._default_on(target, project)
 
     def account_of(self, session: Session) -> str:
         """Return whose account pays for the runtime of a session; empty where none does, or nobody knows."""
@@ -302,7 +309,7 @@ class SessionService:
             options={**target.options, "runtime": target.runtime},
             created_at=self._clock.time(),
         )
-        handle = await self._acquire(session, env)
+        handle = await self.acquirer.acquire(session, env)
         session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(session)
         try:
@@ -316,18 +323,6 @@ class SessionService:
         self._notice_from(handle)
         return session
 
-    async def _acquire(self, session: Session, env: Mapping[str, str]) -> RuntimeHandle:
-        provider = self._provider(session.provider, env)
-        with self.starts.begin(session.project) as report:
-            request = dataclasses.replace(_request(session, env), report=report)
-            return await unless_caller_leaves(lambda: provider.acquire(request))
-
-    def _provider(self, name: str, env: Mapping[str, str]) -> RuntimeProvider:
-        provider = self._providers.get(name)
-        if isinstance(provider, AccountProvider):
-            provider.require_same_services(env)
-        return provider
-
     async def _ready(self, session: Session, env: Mapping[str, str]) -> Session:
         async with self._lock(f"session:{session.name}"):
             if session.handle is not None:
@@ -336,7 +331,7 @@ class SessionService:
                 if session.handle.here is None and self._answers(session.name):
                     return session
                 try:
-                    provider = self._provider(session.provider, env)
+                    provider = self.acquirer.provider(session.provider, env)
                     await verify(provider, session.handle, connected=self._connected(session.name))
                     return session
                 except RuntimeLostError as error:
@@ -351,7 +346,7 @@ class SessionService:
             # What is left of the old one: kernels without their server, its folder.
             with contextlib.suppress(ColabBridgeError):
                 await provider.release(session.handle)
-        handle = await self._acquire(session, env)
+        handle = await self.acquirer.acquire(session, env)
         renewed = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(renewed)
         self.notices.append(
@@ -478,14 +473,6 @@ class SessionService:
         notice = handle.data.get("notice")
         if notice and notice not in self.notices:
             self.notices.append(str(notice))
-
-
-def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:
-    """Return what a provider is asked for; the caller's active environment is a wish that no option expresses."""
-    options = {key: value for key, value in session.options.items() if key != "runtime"}
-    if session.provider == "local" and (python := environment_python(env)):
-        options["env_python"] = python
-    return RuntimeRequest(session=session.name, project=session.project, options=options)
 
 
 async def _nobody_minds(_name: str) -> None:

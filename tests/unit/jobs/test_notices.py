@@ -12,10 +12,16 @@ import pytest
 
 from colab_bridge.config.settings import NotifySettings
 from colab_bridge.errors import TransientError
-from colab_bridge.execution.notices.decide import announce_end, announce_question, printable_line
+from colab_bridge.execution.notices.decide import (
+    announce_end,
+    announce_question,
+    announce_wait,
+    printable_line,
+    webhook_document,
+)
 from colab_bridge.execution.notices.desktop import command_for, show_on_desktop
 from colab_bridge.execution.notices.service import NoticeService, last_line
-from colab_bridge.model.jobs import NoticeState, Occasion
+from colab_bridge.model.jobs import NoticeState, Occasion, WaitEnd
 from colab_bridge.model.records import Run, RunKind, RunStatus
 from colab_bridge.store import Store
 from job_scenes import DESKTOP, a_run, an_end, asks
@@ -104,6 +110,37 @@ def test_settings_and_flag_decide_which_runs_are_announced(
     run = a_run(spec={"detached": detached, "notify": asked})
     found = announce_end(an_end(run, RunStatus.OK, 90)[0], DESKTOP.model_copy(update={"when": when}))
     assert bool(found) is announced
+
+
+WAITED = WaitEnd(session="s", project="/p", began_at=1000.0, ended_at=1600.0, label="Colab T4, gpu-t4-s-1")
+
+
+@pytest.mark.parametrize(
+    ("when", "seconds", "count"),
+    [("jobs", 600, 1), ("always", 600, 1), ("asked", 600, 0), ("never", 600, 0), ("jobs", 59, 0)],
+)
+def test_a_long_wait_for_a_machine_is_announced_unless_notices_are_only_for_what_asks(
+    when: Any, seconds: float, count: int
+) -> None:
+    end = dataclasses.replace(WAITED, ended_at=WAITED.began_at + seconds)
+    assert len(announce_wait(end, DESKTOP.model_copy(update={"when": when}))) == count
+
+
+def test_a_wait_says_which_machine_came_or_why_none_did() -> None:
+    (got,) = announce_wait(WAITED, DESKTOP)
+    assert (got.occasion, got.body["title"]) == (Occasion.GOT, "s has its machine")
+    assert "after 10 min\nColab T4, gpu-t4-s-1" in got.body["text"]
+    (none,) = announce_wait(dataclasses.replace(WAITED, label="", problem="T4: none is free"), DESKTOP)
+    assert (none.occasion, none.body["title"]) == (Occasion.GAVE_UP, "no machine for s")
+    assert "T4: none is free" in none.body["text"]
+    assert "/p" not in str(webhook_document(none))
+
+
+async def test_the_end_of_a_wait_is_shown_once(desk: Desk) -> None:
+    desk.service.waited(WAITED)
+    assert len(await desk.at(601)) == 1
+    desk.restart()
+    assert len(await desk.at(700)) == 1
 
 
 def test_every_channel_gets_one_notice() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from colab_bridge.config.settings import NotifySettings
 from colab_bridge.kernels.own_messages import OUTPUT_LOST
-from colab_bridge.model.jobs import Notice, NoticeState, Occasion, Schedule
+from colab_bridge.model.jobs import Notice, NoticeState, Occasion, Schedule, WaitEnd
 from colab_bridge.model.records import Run, RunKind, RunStatus
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "announce_end",
     "announce_no_start",
     "announce_question",
+    "announce_wait",
     "channels_of",
     "printable_line",
     "wanted",
@@ -154,6 +155,40 @@ def announce_no_start(schedule: Schedule, policy: NotifySettings, reason: str, n
     )
 
 
+def announce_wait(end: WaitEnd, policy: NotifySettings) -> tuple[Notice, ...]:
+    """Return the notices about the end of a wait for a machine, if it took as long as a run that is announced."""
+    waited_s = max(0.0, end.ended_at - end.began_at)
+    if policy.when in ("never", "asked") or waited_s < policy.after_s:
+        return ()
+    occasion = Occasion.GAVE_UP if end.problem else Occasion.GOT
+    found = printable_line(end.problem or end.label)
+    way = "what there is: colab-bridge gpus" if end.problem else "see: colab-bridge status"
+    text = f"after {_span(waited_s)}\n{found}\n{way}"
+    body = {
+        "title": f"no machine for {end.session}" if end.problem else f"{end.session} has its machine",
+        "text": text,
+        "brief": text,
+        "event": str(occasion),
+        "session": end.session,
+        "project": end.project,
+        "duration_s": round(waited_s, 1),
+        "last_line": found,
+    }
+    return tuple(
+        Notice(
+            id=f"wait:{end.session}:{end.began_at:.3f}:{channel}",
+            run="",
+            occasion=occasion,
+            channel=channel,
+            state=NoticeState.PENDING,
+            body=body,
+            due_at=end.ended_at,
+            created_at=end.ended_at,
+        )
+        for channel in channels_of(policy)
+    )
+
+
 def _body(run: Run, occasion: Occasion, duration_s: float, details: tuple[str, ...]) -> dict[str, Any]:
     name = _name(run)
     lines = [line for line in map(printable_line, details) if line]
@@ -200,5 +235,5 @@ def printable_line(text: str) -> str:
 def webhook_document(notice: Notice) -> Mapping[str, Any]:
     """Return what is posted: ``text`` as Slack and its kin read it, and the same as members for programs."""
     body = notice.body
-    members = {key: value for key, value in body.items() if key not in ("title", "text", "brief")}
+    members = {key: value for key, value in body.items() if key not in ("title", "text", "brief", "project")}
     return {"text": f"{body.get('title', '')}\n{body.get('text', '')}", "id": notice.id, **members}

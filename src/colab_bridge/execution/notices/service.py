@@ -20,13 +20,14 @@ from colab_bridge.execution.notices.decide import (
     announce_end,
     announce_no_start,
     announce_question,
+    announce_wait,
     wanted,
     webhook_document,
 )
 from colab_bridge.execution.notices.desktop import show_on_desktop
 from colab_bridge.execution.notices.webhook import Delivery, post_notice
 from colab_bridge.execution.outcome import Outcome
-from colab_bridge.model.jobs import Notice, NoticeState, Schedule
+from colab_bridge.model.jobs import Notice, NoticeState, Schedule, WaitEnd
 from colab_bridge.model.records import Run
 from colab_bridge.ports.clock import Clock
 from colab_bridge.store.store import Store
@@ -85,7 +86,7 @@ class NoticeService:
             return
         watched = _Watched(run)
         self._watched[run.id] = watched
-        with _run_goes_on(run.id):
+        with _goes_on(run.id):
             if resumed:
                 known = [notice.subject for notice in self._store.notices_of(run=run.id) if notice.subject]
                 watched.skip_until = known[0] if known else ""
@@ -95,7 +96,7 @@ class NoticeService:
         watched = self._watched.get(run_id)
         if watched is None:
             return
-        with _run_goes_on(run_id), contextlib.suppress(MessageError):
+        with _goes_on(run_id), contextlib.suppress(MessageError):
             if message.msg_type == "stream":
                 text = message.content_fields().get("text")
                 if isinstance(text, str) and text:
@@ -118,7 +119,7 @@ class NoticeService:
     def answered(self, run_id: str) -> None:
         """Take back what was to be announced about a question."""
         if run_id in self._watched:
-            with _run_goes_on(run_id):
+            with _goes_on(run_id):
                 self._drop_questions(run_id)
 
     def ended(self, run: Run, outcome: Outcome) -> None:
@@ -127,13 +128,18 @@ class NoticeService:
         error = f"{outcome.ename}: {outcome.evalue}" if outcome.ename else ""
         tail = last_line(watched.tail) if watched else ""
         notices = announce_end(run, self._settings(run), error=error, last_line=tail)
-        with _run_goes_on(run.id):
+        with _goes_on(run.id):
             self._drop_questions(run.id)
             self._put(tuple(notice for notice in notices if self._store.notice(notice.id) is None))
 
     def start_failed(self, schedule: Schedule, reason: str) -> None:
         """Announce that a scheduled run could not be started."""
         self._put(announce_no_start(schedule, self._read_settings(schedule.project), reason, self._clock.time()))
+
+    def waited(self, end: WaitEnd) -> None:
+        """Announce that a machine was got after a wait, or that it will not be."""
+        with _goes_on(end.session):
+            self._put(announce_wait(end, self._read_settings(end.project)))
 
     def _drop_questions(self, run_id: str) -> None:
         for notice in self._store.notices_of(run=run_id, state=NoticeState.WAITING):
@@ -225,6 +231,8 @@ class NoticeService:
         return await post_notice(url, webhook_document(notice)) if url else Delivery(problem="no address is set")
 
     def _project_of(self, notice: Notice) -> str:
+        if project := notice.body.get("project"):
+            return str(project)
         schedule = self._store.schedule(str(notice.body.get("schedule") or ""))
         return schedule.project if schedule is not None else self._store.run_project(notice.run) or ""
 
@@ -243,12 +251,12 @@ class NoticeService:
 
 
 @contextlib.contextmanager
-def _run_goes_on(run_id: str) -> Iterator[None]:
-    """Keep a full disk, which stops notices, from ending the run that they are about."""
+def _goes_on(what: str) -> Iterator[None]:
+    """Keep a full disk, which stops notices, from ending the run or the session that they are about."""
     try:
         yield
     except ColabBridgeError as error:
-        log.warning("notice not stored", extra={"run": run_id, "reason": error.message})
+        log.warning("notice not stored", extra={"about": what, "reason": error.message})
 
 
 def last_line(text: str) -> str:

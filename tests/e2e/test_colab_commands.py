@@ -1,15 +1,18 @@
-"""Whose account commands spend from, as a person at a terminal sees it; on emulated machines."""
+"""What commands say about accounts, machines and what they cost, on emulated machines."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from cli_support import Desk, desk_in
+from cli_support import Desk, desk_in, eventually
 from colab_bridge.testing.colab.identity import ALL_SCOPES
 from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
 
@@ -88,3 +91,38 @@ def test_a_command_on_the_local_runtime_names_no_account(desk: Desk) -> None:
     done = desk.run("exec", "--runtime", "local", "1 + 1", timeout_s=START_S)
     assert done.returncode == 0, done.stderr
     assert "account" not in done.stderr
+
+
+@pytest.fixture
+def notices(desk: Desk, tmp_path: Path) -> Iterator[Path]:
+    """Have notices announced at once; return the file into which a desktop of its own writes them."""
+    shown, tools = tmp_path / "shown", tmp_path / "tools"
+    tools.mkdir()
+    tool = tools / "notify-send"
+    tool.write_text(f'#!/bin/sh\nshift 2\nprintf "%s\\n" "$@" >> {shown}\n')
+    tool.chmod(0o755)
+    before = desk.environ["PATH"]
+    desk.environ["PATH"] = f"{tools}{os.pathsep}{before}"
+    desk.out("config", "set", "notify.after_s", "0")
+    desk.out("daemon", "stop")  # the next one finds the tool
+    yield shown
+    desk.environ["PATH"] = before
+    desk.out("config", "unset", "notify.after_s")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="notify-send is Linux's")
+def test_a_wait_for_a_machine_that_ends_is_told_on_the_desktop(
+    desk: Desk, colab: ThreadedEmulator, notices: Path
+) -> None:
+    colab.state.capacity["L4"] = 0
+    said = desk.refusal("new", "-s", "never", "--gpu", "L4", "--wait", "0.1s", timeout_s=START_S)
+    assert "no such machine free" in said
+    eventually(lambda: "no machine for never" in notices.read_text(), "the end of the wait is told")
+    waiting = desk.popen("new", "-s", "patient", "--gpu", "L4", "--wait", "2h")
+    assert waiting.stderr is not None
+    next(line for line in waiting.stderr if "again in" in line)
+    del colab.state.capacity["L4"]
+    assert waiting.wait(START_S) == 0
+    eventually(lambda: "patient has its machine" in notices.read_text(), "the machine is told")
+    assert "Colab L4, high memory" in notices.read_text()
+    desk.out("stop", "patient", timeout_s=START_S)
