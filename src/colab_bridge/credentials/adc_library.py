@@ -11,6 +11,7 @@ from google.auth import exceptions, impersonated_credentials
 from google.auth.transport import Request, Response
 from google.oauth2 import service_account
 
+from colab_bridge._util.https import explained, is_plain, tls_context
 from colab_bridge.config.services import ServiceUrls
 from colab_bridge.credentials.failures import adc_error
 from colab_bridge.errors import TransientError
@@ -64,8 +65,18 @@ class _Transport(Request):
         """Send one request."""
         address = self._urls.token_uri if url == _GOOGLE_TOKEN else url
         try:
-            got = httpx2.request(method, address, content=body, headers=dict(headers or {}), timeout=timeout or _CALL_S)
+            got = httpx2.request(
+                method,
+                address,
+                content=body,
+                headers=dict(headers or {}),
+                timeout=timeout or _CALL_S,
+                verify=False if is_plain(address) else tls_context(),
+                trust_env=not is_plain(address),
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            if (for_people := explained(error, address)) is not None:
+                raise for_people from None
             raise exceptions.TransportError(type(error).__name__) from error  # type: ignore[no-untyped-call]  # google's
         return _Answer(got.status_code, got.headers, got.content)
 

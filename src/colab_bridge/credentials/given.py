@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,6 +23,10 @@ __all__ = ["TOKEN_VARIABLE", "CallerTokens"]
 TOKEN_VARIABLE: Final = "COLAB_BRIDGE_ACCESS_TOKEN"  # noqa: S105  # the name of a variable
 #: Seconds until the sign-in service is asked again about a token when it did not answer.
 _ASK_AGAIN_S: Final = 60.0
+#: A token that cannot be renewed is tried once more after this pause: one refusal may be the service's own trouble.
+_BLIP_PAUSE_S: Final = 0.5
+#: A refusal within so many seconds of the one before is not the first one.
+_BLIP_S: Final = 5.0
 _MAX_KEPT: Final = 16
 
 
@@ -31,6 +36,7 @@ class _Given:
     known: bool = False
     valid: bool = True
     ask_at: float = 0.0
+    refused_at: float = -math.inf
 
 
 class CallerTokens:
@@ -41,10 +47,12 @@ class CallerTokens:
 
     Args:
         clock: Time source.
+        pause: Waits some seconds.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, pause: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         self._clock = clock
+        self._pause = pause
         self._given: dict[str, _Given] = {}
         self._lock = anyio.Lock()
         # Of one instance, so that two of them in a process do not mix; it lives as long as the process does.
@@ -106,16 +114,17 @@ class CallerTokens:
         """Return the known accounts of all tokens, latest first."""
         return tuple(given.token.account for given in reversed(self._given.values()) if given.token.account)
 
-    def token(self, account: str, scopes: frozenset[str], stale: AccessToken | None) -> AccessToken:
-        """Return the token of an account, the present caller's when empty.
+    async def token(self, account: str, scopes: frozenset[str], stale: AccessToken | None) -> AccessToken:
+        """Return the token of an account, the present caller's when empty; the stale one again after a first refusal.
 
         Raises:
-            AuthError: it is not valid, has expired, lacks a scope, or is the stale one.
+            AuthError: it is not valid, has expired, lacks a scope, or was refused before.
         """
         given = self._find(account)
         token = given.token
         expired = token.expires_at is not None and token.expires_at <= self._clock.time()
-        if not given.valid or expired or (stale is not None and stale.value == token.value):
+        refused = stale is not None and stale.value == token.value
+        if not given.valid or expired or (refused and not await self._may_be_a_blip(given)):
             raise AuthError(
                 f"the access token in {TOKEN_VARIABLE} has expired or is not valid",
                 hint="set a fresh one, or unset it and sign in: colab-bridge auth login",
@@ -124,6 +133,16 @@ class CallerTokens:
         if missing := missing_scopes(token.scopes, scopes):
             raise missing_error(token.account, missing, source="given")
         return token
+
+    async def _may_be_a_blip(self, given: _Given) -> bool:
+        """Whether a token that was refused is worth another try, which is then due; calls side by side share one."""
+        now = self._clock.monotonic()
+        if _BLIP_PAUSE_S <= now - given.refused_at < _BLIP_S:
+            return False
+        if now - given.refused_at >= _BLIP_S:
+            given.refused_at = now
+        await self._pause(_BLIP_PAUSE_S)
+        return True
 
     def _find(self, account: str) -> _Given:
         value = self._present()

@@ -112,7 +112,7 @@ class Credentials:
         book = self._book.read()
         choice = self._choose(account, book)
         if choice.kind is SourceKind.GIVEN:
-            return self._given.token(choice.account, scopes, stale)
+            return await self._given.token(choice.account, scopes, stale)
         if choice.kind is SourceKind.ADC:
             token = await self._adc.token(self._adc_files(), service, scopes, stale)
             if choice.account and token.account not in ("", choice.account):

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from colab_bridge._util.https import explained, is_plain, open_client, tls_context
 from colab_bridge.config.services import ServiceUrls
 from colab_bridge.credentials.client_file import OAuthClient
 from colab_bridge.credentials.consent import Question
@@ -185,19 +186,20 @@ class SignInService:
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         host = httpx2.URL(url).host
-        if self._tls is None:  # once, and not on the loop: reading the authorities takes 0.1 s
-            self._tls = await anyio.to_thread.run_sync(httpx2.create_ssl_context)
+        if self._tls is None and not is_plain(url):
+            self._tls = await anyio.to_thread.run_sync(tls_context)
         try:
             with anyio.fail_after(_CALL_S):
-                # A client for each call: there is one an hour, and nothing stays open in between. Redirects are not
-                # followed, because the next host would get the token.
+                # A client for each call: there is one an hour, and nothing stays open in between.
                 async with (
-                    httpx2.AsyncClient(verify=self._tls, timeout=_CALL_S, follow_redirects=False) as client,
+                    await open_client(url, call_s=_CALL_S, context=self._tls) as client,
                     client.stream(method, url, data=dict(form) if form else None, params=query, headers=headers) as got,
                 ):
                     return got.status_code, await _bounded(got)
         # The text of these errors may hold the address, and that the token.
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, TimeoutError) as error:
+            if (for_people := explained(error, url)) is not None:
+                raise for_people from None
             raise TransientError(
                 f"Google's sign-in service ({host}) does not answer: {type(error).__name__}",
                 hint="is this machine online? try again; behind a proxy set HTTPS_PROXY",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx2
 
+from colab_bridge._util.https import explained, open_client
 from colab_bridge.config.services import ServiceUrls
 from colab_bridge.drive.answers import error_of, reasons_of, worth_a_retry
 from colab_bridge.errors import TransientError
@@ -99,9 +100,10 @@ class DriveClient:
             AuthError: there is no sign-in for Drive.
             QuotaError: there is no room.
             TransientError: Drive does not answer.
+            UserError: no call can work, for want of a certificate or a proxy.
         """
         doing = f"upload of {name[:100]}"
-        async with self._client() as client:
+        async with await self._client() as client:
             found = await self._find(client, key)
             metadata: dict[str, Any] = {"name": name, "mimeType": _NOTEBOOK}
             if found is None:
@@ -121,7 +123,7 @@ class DriveClient:
         Returns:
             The addresses that could not see it before.
         """
-        async with self._client() as client:
+        async with await self._client() as client:
             path = f"/drive/v3/files/{file_id}/permissions"
             listed = await self._call(
                 client, "GET", path, "look at who sees a file", query={"fields": "permissions(emailAddress,role)"}
@@ -267,13 +269,13 @@ class DriveClient:
                 ) as response:
                     return _Answer(status=response.status_code, body=await _bounded(response), headers=response.headers)
         except (httpx2.HTTPError, TimeoutError, OSError) as error:
+            if (for_people := explained(error, url)) is not None:
+                raise for_people from None  # the exception holds the request, and so the token
             log.info("no answer of Drive", extra={"method": method, "reason": type(error).__name__})
             return None
 
-    def _client(self) -> httpx2.AsyncClient:
-        local = urlsplit(self._base).scheme == "http"  # an emulator on this machine; no proxy stands between
-        timeout = httpx2.Timeout(CALL_S, connect=CONNECT_S)
-        return httpx2.AsyncClient(trust_env=not local, follow_redirects=False, timeout=timeout)
+    async def _client(self) -> httpx2.AsyncClient:
+        return await open_client(self._base, call_s=CALL_S, connect_s=CONNECT_S)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:

@@ -21,7 +21,8 @@ class TokenSource(Protocol):
             account: E-mail address; the account in use when empty.
             scopes: What the call needs; compared with what was granted where that is known.
             stale: A token that the service has just refused with 401: give another one. Many callers that hold the
-                same stale token cause one refresh.
+                same stale token cause one refresh. What cannot be refreshed comes again once, after a short pause: the
+                call is to be tried again with whatever is returned.
 
         Raises:
             AuthError: there is no sign-in, it was revoked, or a scope was not granted; the hint is what helps.

@@ -47,6 +47,11 @@ def _or_none(home: DaemonHome, colab: Emulated) -> str | None:
     return seen.text() if seen.status == "ok" else None
 
 
+def test_one_refusal_of_a_given_token_fails_no_run(home: DaemonHome, colab: Emulated) -> None:
+    colab.fault(kind="status", service="colab", method="GET", path="/tun/m/assign", status=401, count=1)
+    assert home.code("print(6 * 7)", **colab.gpu()).text() == "42\n"
+
+
 def wish(home: DaemonHome, colab: Emulated) -> dict[str, object]:
     return {"project": str(home.project), "name": "none", **colab.gpu()}
 

@@ -152,12 +152,27 @@ async def test_a_token_of_the_caller_works_while_nobody_can_be_asked_about_it(de
     assert desk.calls("/tokeninfo") == 1
 
 
-async def test_a_token_of_the_caller_that_is_refused_cannot_be_renewed(desk: Desk) -> None:
+async def test_a_token_of_the_caller_that_is_refused_is_tried_once_more_and_then_has_ended(desk: Desk) -> None:
     credentials = desk.credentials(COLAB_BRIDGE_ACCESS_TOKEN=desk.colab.access_token)
     token = await credentials.token()
+    assert await credentials.token(stale=token) == token
     with pytest.raises(AuthError, match="has expired or is not valid") as caught:
         await credentials.token(stale=token)
     assert caught.value.hint == "set a fresh one, or unset it and sign in: colab-bridge auth login"
+
+
+async def test_calls_side_by_side_that_meet_one_refusal_are_all_tried_once_more(desk: Desk) -> None:
+    credentials = desk.credentials(COLAB_BRIDGE_ACCESS_TOKEN=desk.colab.access_token)
+    token = await credentials.token()
+    again: list[AccessToken] = []
+
+    async def refused() -> None:
+        again.append(await credentials.token(stale=token))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(refused)
+    assert again == [token] * 3
 
 
 async def test_a_token_of_the_caller_that_google_does_not_know_is_refused_at_once(desk: Desk) -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import datetime as dt
-import ipaddress
 import json
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.asyncio.server import ServerConnection, serve
 
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
@@ -27,6 +18,7 @@ from colab_bridge.model.runtime import Endpoint, Secret
 from colab_bridge.ports.upstream import LinkState, UpstreamEvents
 from colab_bridge.testing.jupyter import JupyterChild, start_jupyter_server
 from colab_bridge.wire.message import RawMessage
+from tls_server import answering, self_signed
 
 TOKEN = "very-secret-token"
 
@@ -50,22 +42,6 @@ async def failure(way_in: Endpoint, call: Callable[[JupyterServer], Coroutine[An
     assert "\n" not in error.message + error.hint
     assert TOKEN not in error.message + error.hint + repr(error.__cause__)
     return error
-
-
-@contextlib.asynccontextmanager
-async def answering(response: bytes, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Run a server that gives the same answer to everything, and yield its port."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(response)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
-    async with server:
-        yield int(server.sockets[0].getsockname()[1])
 
 
 def page(status: str, body: str = "", *headers: str) -> bytes:
@@ -153,31 +129,6 @@ async def test_plain_http_behind_an_https_url_is_explained(
 async def test_what_is_no_jupyter_server_is_told_apart(response: bytes, kind: type[ColabBridgeError]) -> None:
     async with answering(response) as port:
         assert type(await failure(endpoint(port), JupyterServer.check)) is kind
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = folder / "cert.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
 
 
 @pytest.mark.anyio

@@ -116,9 +116,11 @@ class Drive:
 def drive(monkeypatch: pytest.MonkeyPatch) -> Drive:
     made = Drive()
     monkeypatch.setattr(drive_client, "FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr(
-        DriveClient, "_client", lambda _self: httpx2.AsyncClient(transport=httpx2.MockTransport(made.handle))
-    )
+
+    async def client(_self: DriveClient) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(made.handle))
+
+    monkeypatch.setattr(DriveClient, "_client", client)
     return made
 
 

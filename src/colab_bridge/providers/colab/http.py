@@ -1,12 +1,11 @@
 """Calls to Google's services: signed in, bounded, judged; the one place where bytes come and go.
 
-A 401 refreshes the access token once; nobody is signed out by it. A token goes only to the service that was configured:
-no redirect is followed.
+A 401 asks for another access token once; nobody is signed out by it. A token goes only to the service that was
+configured: no redirect is followed.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,10 +15,10 @@ import anyio
 import httpx2
 
 from colab_bridge import __version__
-from colab_bridge.errors import UserError
+from colab_bridge._util.https import explained, is_plain, open_client
 from colab_bridge.ports.credentials import TokenSource
 from colab_bridge.providers.colab.classify import Failure, Verdict, of_status
-from colab_bridge.providers.colab.foreign import Fields, one_line, parse_document
+from colab_bridge.providers.colab.foreign import Fields, parse_document
 
 __all__ = ["CLIENT_AGENT", "CallFailedError", "GoogleHttp", "Request"]
 
@@ -77,7 +76,8 @@ class GoogleHttp:
 
     def __init__(self, tokens: TokenSource) -> None:
         self._tokens = tokens
-        self._clients: dict[bool, httpx2.AsyncClient] = {}
+        self._clients: dict[bool, httpx2.AsyncClient] = {}  # without TLS, and with it
+        self._opening = anyio.Lock()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -100,9 +100,8 @@ class GoogleHttp:
         token = await self._tokens.token(account=account)
         status, body, headers = await self._send(request, token.value.reveal())
         if status == 401:
-            fresh = await self._tokens.token(account=account, stale=token)
-            if fresh.value != token.value:
-                status, body, headers = await self._send(request, fresh.value.reveal())
+            token = await self._tokens.token(account=account, stale=token)
+            status, body, headers = await self._send(request, token.value.reveal())
         if 200 <= status < 300:
             return body
         raise CallFailedError(
@@ -126,8 +125,9 @@ class GoogleHttp:
         }
         timeout = httpx2.Timeout(request.timeout_s, connect=min(_CONNECT_S, request.timeout_s))
         try:
+            client = await self._client(request.url)
             with anyio.fail_after(request.timeout_s):
-                async with self._client(request.url).stream(
+                async with client.stream(
                     request.method,
                     request.url,
                     params=dict(request.query),
@@ -139,24 +139,13 @@ class GoogleHttp:
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, OSError) as error:
             raise _translate(error, request) from None  # the exception holds the request, and so the token
 
-    def _client(self, url: str) -> httpx2.AsyncClient:
-        # An emulator on this machine: no proxy of the environment stands between, and there is no certificate.
-        local = urlsplit(url).scheme == "http"
-        if local not in self._clients:
-            limits = httpx2.Limits(max_connections=20, max_keepalive_connections=4)
-            try:
-                verify = False if local else httpx2.create_ssl_context(verify=True)
-                client = httpx2.AsyncClient(verify=verify, trust_env=not local, follow_redirects=False, limits=limits)
-            except (OSError, ssl.SSLError) as error:
-                raise UserError(
-                    "the certificate file that SSL_CERT_FILE names cannot be used",
-                    hint="set SSL_CERT_FILE to a readable file of PEM certificates, or unset it",
-                    code="CB-USER-TLS",
-                ) from error
-            except (ImportError, ValueError) as error:
-                raise _bad_proxy() from error
-            self._clients[local] = client
-        return self._clients[local]
+    async def _client(self, url: str) -> httpx2.AsyncClient:
+        plain = is_plain(url)
+        async with self._opening:
+            if plain not in self._clients:
+                limits = httpx2.Limits(max_connections=20, max_keepalive_connections=4)
+                self._clients[plain] = await open_client(url, call_s=_CONNECT_S, limits=limits)
+            return self._clients[plain]
 
 
 async def _read(response: httpx2.Response, call: str) -> bytes:
@@ -172,34 +161,10 @@ async def _read(response: httpx2.Response, call: str) -> bytes:
 
 def _translate(error: Exception, request: Request) -> Exception:
     """Say what a failure of the line means: whether the request may have been carried out."""
+    if (for_people := explained(error, request.url)) is not None:
+        return for_people
     host = urlsplit(request.url).hostname or ""
-    tls = next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)
-    if tls is not None:
-        return UserError(
-            f"the certificate of {host} is not trusted: {one_line(tls.verify_message or str(tls))}",
-            hint="set SSL_CERT_FILE to your network's certificate authority, see: colab-bridge doctor",
-            code="CB-USER-TLS",
-        )
-    if isinstance(error, httpx2.ProxyError):
-        return _bad_proxy()
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.InvalidURL)):
         return CallFailedError(Failure(verdict=Verdict.UNREACHABLE, call=request.call, detail=host))
     silent = isinstance(error, (TimeoutError, httpx2.ReadTimeout))
     return CallFailedError(Failure(verdict=Verdict.UNCERTAIN, call=request.call, detail=host, silent=silent))
-
-
-def _bad_proxy() -> UserError:
-    return UserError(
-        "the proxy that the environment names cannot be used for Google's services",
-        hint="correct HTTPS_PROXY (http:// or https://), or add the host to NO_PROXY",
-        code="CB-USER-PROXY",
-    )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain

@@ -11,6 +11,7 @@ from dataclasses import replace
 import anyio
 import httpx2
 
+from colab_bridge._util.https import open_client
 from colab_bridge.model.hardware import ACCELERATORS, Hardware
 from colab_bridge.providers.colab.foreign import Fields, ProtocolChangedError, parse_document
 from colab_bridge.providers.colab.values import Assignment, is_card
@@ -31,11 +32,10 @@ async def inspect(assignment: Assignment) -> Assignment:
     if hardware is None or hardware.kind != "gpu" or proxy is None:
         return assignment
     endpoint = endpoint_of(proxy, 0.0)
-    local = endpoint.base_url.startswith("http://")
     try:
         with anyio.fail_after(_ANSWER_S):
             async with (
-                httpx2.AsyncClient(trust_env=not local, verify=not local, timeout=_ANSWER_S) as client,
+                await open_client(endpoint.base_url, call_s=_ANSWER_S) as client,
                 client.stream(
                     "GET", f"{endpoint.base_url}/api/colab/resources", headers=endpoint.plain_headers()
                 ) as response,
