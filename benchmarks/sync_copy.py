@@ -7,7 +7,6 @@ with the engine, in the same minute.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +31,8 @@ from colab_bridge.agent.sync.disk.stage import Stage, make_calls
 from colab_bridge.agent.sync.disk.statcache import StatCache
 from colab_bridge.agent.sync.disk.trash import Trash
 from colab_bridge.agent.sync.ignore import IgnoreRules
-from colab_bridge.agent.sync.transfer.batches import group, pack_batch, unpack_batch
+from colab_bridge.agent.sync.service_wire import pack_envelope, unpack_envelope
+from colab_bridge.agent.sync.transfer.batches import BATCH_BYTES, pack_batch, unpack_batch
 from colab_bridge.agent.sync.transfer.compress import Codec
 from colab_bridge.agent.sync.transfer.patch import Copy, copies_in_new, gaps, growth, pack_copies, unpack_copies
 from colab_bridge.agent.sync.transfer.search import find_blocks
@@ -44,8 +42,7 @@ from colab_bridge.agent.sync.tree import Directory, File, walk
 __all__ = ["make_tree", "measure", "remote_shell"]
 
 _KEY = b"benchmark-key-of-32-bytes-length"
-_FRAME = struct.Struct(">BI")
-_BATCH, _OPS = 1, 2
+_FRAME = struct.Struct(">I")
 _CHUNK = 2**20
 _CHANGE = 10**6
 _RSYNC_SHELL = '#!/bin/sh\nshift\nexec sh -c "$*"\n'
@@ -191,38 +188,55 @@ class _Receiver:
         self._process.wait(30)
 
 
+class _Outgoing:
+    """Sends what a scan reads, while it goes on: operations for the files of a batch, and their content."""
+
+    def __init__(self, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> None:
+        self.sent = 0
+        self._pipe = pipe
+        self._allowed = allowed
+        self._ops: list[ApplyOp] = []
+        self._contents: dict[bytes, bytes] = {}
+        self._told: set[str] = {""}
+        self._size = 0
+
+    def offer(self, path: str, entry: File, data: bytes) -> None:
+        """Take one file."""
+        self.folder(path.rpartition("/")[0])
+        op = ApplyOp(Action.WRITE, path, digest=entry.digest, size=entry.size, executable=entry.executable)
+        self._ops.append(op)
+        self._contents[entry.digest] = data
+        self._size += len(data)
+        if self._size >= BATCH_BYTES:
+            self.flush()
+
+    def folder(self, path: str) -> None:
+        """Take a folder, after those around it."""
+        if path not in self._told:
+            self.folder(path.rpartition("/")[0])
+            self._told.add(path)
+            self._ops.append(ApplyOp(Action.MKDIR, path))
+
+    def flush(self) -> None:
+        """Send what is waiting."""
+        batch = pack_batch(list(self._contents.items()), allowed=self._allowed)
+        payload = pack_envelope({"ops": [op.to_json() for op in self._ops]}, batch)
+        self._pipe.write(_FRAME.pack(len(payload)))
+        self._pipe.write(payload)
+        self._pipe.flush()
+        self.sent += _FRAME.size + len(payload)
+        self._ops, self._contents, self._size = [], {}, 0
+
+
 def _send_tree(source: Path, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> int:
+    out = _Outgoing(pipe, allowed)
     with Root.open(source) as root:
-        tree = Scanner(root, IgnoreRules(), _KEY, StatCache(), probe(root)).walk().tree
-        entries = list(walk(tree))
-        files = {entry.digest: (path, entry.size) for path, entry in entries if isinstance(entry, File)}
-        sent = 0
-        for batch in group((digest, size) for digest, (_, size) in files.items()):
-            contents = _contents(root, [(digest, files[digest][0]) for digest in batch])
-            sent += _send(pipe, _BATCH, pack_batch(list(contents), allowed=allowed))
-        ops = [ApplyOp(Action.MKDIR, path) for path, entry in entries if isinstance(entry, Directory)]
-        ops += [
-            ApplyOp(Action.WRITE, path, digest=entry.digest, size=entry.size, executable=entry.executable)
-            for path, entry in entries
-            if isinstance(entry, File)
-        ]
-        raw = json.dumps([op.to_json() for op in ops], separators=(",", ":")).encode()
-        return sent + _send(pipe, _OPS, zlib.compress(raw, 1))
-
-
-def _contents(root: Root, wanted: Sequence[tuple[bytes, str]]) -> Iterator[tuple[bytes, bytes]]:
-    """Read files that lie beside one another from one open folder."""
-    for parent, group_of in groupby(wanted, key=lambda item: item[1].rpartition("/")[0]):
-        with root.folder(parent) as folder:
-            for digest, path in group_of:
-                with open(folder.open_file(path.rpartition("/")[2]), "rb", buffering=0) as file:
-                    yield digest, file.read()
-
-
-def _send(pipe: IO[bytes], kind: int, payload: bytes) -> int:
-    pipe.write(_FRAME.pack(kind, len(payload)))
-    pipe.write(payload)
-    return _FRAME.size + len(payload)
+        tree = Scanner(root, IgnoreRules(), _KEY, StatCache(), probe(root)).walk(on_content=out.offer).tree
+        for path, entry in walk(tree):
+            if isinstance(entry, Directory):
+                out.folder(path)
+        out.flush()
+    return out.sent
 
 
 def _receive(target: str) -> None:
@@ -232,16 +246,16 @@ def _receive(target: str) -> None:
         with closing(Stage(root, _KEY, calls)) as stage, closing(Trash(root, _KEY, calls)) as trash:
             applier = Applier(root, stage, trash, on_displaced=_forget)
             print("ready", flush=True)
+            ops: list[ApplyOp] = []
             while head := sys.stdin.buffer.read(_FRAME.size):
-                kind, length = _FRAME.unpack(head)
-                payload = sys.stdin.buffer.read(length)
-                if kind == _BATCH:
-                    for digest, data in unpack_batch(payload):
-                        stage.put(digest, data)
-                    continue
-                ops = [ApplyOp.from_json(row) for row in json.loads(zlib.decompress(payload))]
-                if not all(result.ok for result in applier.apply("copy", ops)):
-                    raise BenchmarkError("an operation failed")
+                body, batch = unpack_envelope(sys.stdin.buffer.read(*_FRAME.unpack(head)))
+                more = [ApplyOp.from_json(row) for row in body["ops"]]
+                stage.expect("copy", more)
+                for digest, data in unpack_batch(batch):
+                    stage.put(digest, data)
+                ops += more
+            if not all(result.ok for result in applier.apply("copy", ops)):
+                raise BenchmarkError("an operation failed")
     print("done", flush=True)
 
 

@@ -45,6 +45,9 @@ _WINDOWS_DEVICES = frozenset(
     + [device + digit for device in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
 )
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
+_PLAIN_PATH = re.compile(rf"(?=.{{1,{MAX_NAME_BYTES}}}$){_PLAIN.pattern}(?:/{_PLAIN.pattern})*")
+# Wider than the devices: what it finds is looked at closely.
+_DEVICE_LIKE = re.compile(r"(?:^|/)(?:con|prn|aux|nul|clock|com[0-9]|lpt[0-9])", re.IGNORECASE)
 _SHOWN_CHARACTERS = 200
 
 
@@ -122,6 +125,9 @@ def check_name(name: str) -> NameFault | None:
 
 def check_path(path: str) -> NameFault | None:
     """Return what is wrong with a relative path, the worst first; None when it may travel anywhere."""
+    if _PLAIN_PATH.fullmatch(path) and path.count("/") < MAX_DEPTH and not _DEVICE_LIKE.search(path):
+        # The quick way for most paths: so short that no name in them is too long.
+        return None
     if path.startswith("/"):
         return NameFault.ABSOLUTE
     names = path.split("/")

@@ -17,12 +17,13 @@ from typing import Any
 
 from .failures import code_of
 from .ops import ApplyOp, DisplacedFile, Expected, Kind, OpResult
+from .place import remove_all
 from .platform_folder import Folder
 from .root import Root
 from .spelling import Spelling
 from .stage import LARGE_BYTES, Leftover, Stage
 from .transaction import Transaction
-from .trash import Trash, remove_all
+from .trash import Trash
 from .trash_box import DISPLACED, RETURNED, Intent, Seen, TrashBox, digest_of
 from .verify import Known, Looker
 
@@ -97,9 +98,9 @@ class Applier:
                 try:
                     return run.all(on_staged)
                 finally:
-                    run.close()
                     # What an error has left behind is looked at again at the next start.
                     with suppress(OSError):
+                        run.close()
                         self._settle(box)
         except OSError as error:
             # Before anything was prepared; afterwards each operation has a result of its own.

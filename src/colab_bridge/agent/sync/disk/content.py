@@ -34,10 +34,12 @@ class Content(NamedTuple):
     Attributes:
         digest: Keyed blake2b-256.
         seen: How the file looked before and after.
+        data: All of it, of a file below 1 MiB; else None.
     """
 
     digest: bytes
     seen: os.stat_result
+    data: bytes | None = None
 
 
 def digest_of(fd: int, key: bytes, size: int) -> tuple[bytes, int]:
@@ -48,15 +50,10 @@ def digest_of(fd: int, key: bytes, size: int) -> tuple[bytes, int]:
         key: Key of the pairing, 16 to 64 bytes.
         size: Expected length in bytes; at most one byte more is read, so a file that grows does not hold the scan.
     """
-    state = blake2b(digest_size=32, key=key)
     if size < _PIECE_BYTES:
-        length = 0
-        while piece := os.read(fd, size + 1 - length):
-            state.update(piece)
-            length += len(piece)
-            if length > size:
-                break
-        return state.digest(), length
+        data = _read_small(fd, size)
+        return blake2b(data, digest_size=32, key=key).digest(), len(data)
+    state = blake2b(digest_size=32, key=key)
     room = bytearray(_PIECE_BYTES)
     view = memoryview(room)
     length = 0
@@ -65,6 +62,15 @@ def digest_of(fd: int, key: bytes, size: int) -> tuple[bytes, int]:
             state.update(view[:count])
             length += count
     return state.digest(), length
+
+
+def _read_small(fd: int, size: int) -> bytes:
+    """Return a file of an expected size from where the descriptor stands, at most one byte more of it."""
+    data = os.read(fd, size + 1)
+    while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+        # Some file systems give less than is there; one that gives all of it has told its end by giving no more.
+        data += more
+    return data
 
 
 def _look(seen: os.stat_result) -> tuple[int, ...]:
@@ -113,7 +119,12 @@ class ContentReader:
             before = os.fstat(fd)
             if not modes.S_ISREG(before.st_mode):
                 raise NotRegular
-            digest, length = digest_of(fd, self._key, before.st_size)
+            data: bytes | None = None
+            if before.st_size < _PIECE_BYTES:
+                data = _read_small(fd, before.st_size)
+                digest, length = blake2b(data, digest_size=32, key=self._key).digest(), len(data)
+            else:
+                digest, length = digest_of(fd, self._key, before.st_size)
             self.hashed_bytes += length
             after = os.fstat(fd)
         finally:
@@ -125,5 +136,5 @@ class ContentReader:
             named = folder.stat(name)
             if (named.st_ino, named.st_mtime_ns, named.st_size) != (after.st_ino, after.st_mtime_ns, after.st_size):
                 return None
-            return Content(digest, named)
-        return Content(digest, after)
+            return Content(digest, named, data)
+        return Content(digest, after, data)

@@ -115,6 +115,10 @@ class Files:
             self._ledger.doubtful(node, name, seen, Blocked(Why.UNREADABLE, seen.st_size))
         else:
             self._ledger.put_file(node, name, content.seen, content.digest)
+            if self._wishes.on_content is not None and content.data is not None:
+                entry = node.entry(name)
+                assert isinstance(entry, File)
+                self._wishes.on_content(path, entry, content.data)
 
     def _content(self, folder: Folder, name: str) -> Content:
         try:

@@ -53,12 +53,14 @@ class Wishes:
         known: The ancestor: tells which of two names with one key stays.
         mapped: Paths of files that a program has mapped into memory.
         gone: Paths that we removed ourselves, so nobody waits for them to come back.
+        on_content: Given path, entry and content of every file below 1 MiB that was read.
     """
 
     rehash: bool = False
     known: Directory | None = None
     mapped: Collection[str] = ()
     gone: Collection[str] = ()
+    on_content: Callable[[str, File, bytes], None] | None = None
 
 
 @dataclass(slots=True)

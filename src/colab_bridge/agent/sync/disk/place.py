@@ -18,7 +18,7 @@ from .exchange import Exchange
 from .platform_folder import Folder
 from .root import Root
 
-__all__ = ["Calls", "Places", "open_flags", "split_path"]
+__all__ = ["Calls", "Places", "open_flags", "remove_all", "split_path"]
 
 _EXTRA = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_MORE_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
@@ -81,10 +81,10 @@ class Calls:
             raise OSError(errno.EINVAL, "no regular file", name)
         return fd
 
-    def create(self, folder: Folder, name: str, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
-        """Create a file with mode 0600; by default it must not exist yet."""
+    def create(self, folder: Folder, name: str, flags: int = os.O_WRONLY | os.O_EXCL, mode: int = 0o600) -> int:
+        """Create a file; by default it must not exist yet, and only its owner may open it."""
         path, keyword = _at(folder, name)
-        return os.open(path, open_flags(flags | os.O_CREAT), 0o600, **keyword)
+        return os.open(path, open_flags(flags | os.O_CREAT), mode, **keyword)
 
     def read(self, fd: int, count: int) -> bytes:
         """Read from the position."""
@@ -182,6 +182,21 @@ class Calls:
             FileExistsError: it is not.
         """
         self.exchange.place(one, name, two, other)
+
+
+def remove_all(calls: Calls, folder: Folder, name: str) -> None:
+    """Remove an object in a folder of ours with everything in it; no link is followed.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    if not stat.S_ISDIR(calls.stat(folder, name).st_mode):
+        calls.unlink(folder, name)
+        return
+    with calls.child(folder, name) as inside:
+        for below in calls.names(inside):
+            remove_all(calls, inside, below)
+    calls.remove_folder(folder, name)
 
 
 def split_path(path: str) -> tuple[str, str]:

@@ -145,6 +145,7 @@ class Scanner:
         again: Iterable[str] = (),
         mapped: Iterable[str] = (),
         gone: Iterable[str] = (),
+        on_content: Callable[[str, File, bytes], None] | None = None,
     ) -> ScanResult:
         """Look at everything.
 
@@ -155,12 +156,14 @@ class Scanner:
             again: Paths whose content is read whatever their signature says.
             mapped: Likewise, for files that a program has mapped into memory; large ones are blocked.
             gone: Paths that we removed ourselves; for others that vanished a moment ago the scan waits a little.
+            on_content: Given path, entry and content of every file below 1 MiB that is read, so that whoever needs it
+                need not read it again. What it was a moment later, the result tells.
 
         Raises:
             RootFault: The root itself cannot be listed.
         """
         begun = time.perf_counter()
-        wishes = Wishes(rehash=rehash, known=known, mapped=_wire(mapped), gone=_wire(gone))
+        wishes = Wishes(rehash=rehash, known=known, mapped=_wire(mapped), gone=_wire(gone), on_content=on_content)
         top = self._cache.top
         if top is None:
             rules = self._setting.rules.root()

@@ -7,6 +7,7 @@ Names in the stage say what may be in it:
 - ``<digest>~<txn>~<n>``: content on its way into the tree. After an exchange the *old* object has this name for a
   moment, so whatever is found under it and is not that content belongs to the user and is never removed blindly.
 - ``folder~<txn>~<n>``: the same for folders that take the place of a file.
+- ``new~<txn>~<n>``: a folder that grows, see :mod:`.new_folders`; ours alone, it has never stood in the tree.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,9 +24,10 @@ from hashlib import blake2b
 from ..transfer.batches import SMALL_FILE_BYTES
 from ..transfer.patch import Copy
 from .exchange import pick_exchange
-from .ops import link_digest
+from .new_folders import NEW_FOLDER, NewFolders
+from .ops import ApplyOp, link_digest
 from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
-from .place import Calls
+from .place import Calls, remove_all
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 
@@ -33,6 +35,7 @@ __all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage
 
 _CONTENT = re.compile(r"[0-9a-f]{64}")
 _WORK = re.compile(r"([0-9a-f]{64}|folder)~([A-Za-z0-9][A-Za-z0-9._-]{0,79})~([0-9]{1,9})(?:~old)?")
+_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _BUFFER_BYTES = 2**20
 LARGE_BYTES = SMALL_FILE_BYTES
 """Contents from this size on outlive the process that fetched them."""
@@ -93,13 +96,64 @@ class Stage:
         self.folder: Folder = root.folder(f"{STATE_FOLDER}/stage")
         self._root = root
         self._parts: dict[bytes, Part] = {}
+        self._new: NewFolders | None = None
+
+    # -- new folders -----------------------------------------------------------------------------------------------
+
+    def expect(self, txn: str, ops: Iterable[ApplyOp]) -> None:
+        """Tell which operations the content is for that comes next, so that new folders grow ready to be moved.
+
+        A matter of speed only: content that comes without it, or is needed elsewhere in the end, is placed too.
+
+        Args:
+            txn: Name of the transaction that will carry them out.
+            ops: Operations of it, or more of them; folders before what is in them.
+
+        Raises:
+            ValueError: the name of the transaction is not acceptable.
+            OSError: content could not be written.
+        """
+        if not _TXN.fullmatch(txn):
+            raise ValueError("no name for a transaction")
+        if self.calls.exchange.degraded:
+            # A folder could take the place of another one there.
+            return
+        if self._new is not None and self._new.txn != txn:
+            self._end_new()
+        if self._new is None:
+            self._new = NewFolders(self.calls, self.folder, txn)
+        for digest in self._new.expect(ops):
+            self._write_new(digest, [self._new.read(digest)])
+
+    def _end_new(self) -> None:
+        new, self._new = self._new, None
+        if new is not None:
+            new.end()
+
+    def take_new(self, txn: str, ops: Sequence[ApplyOp]) -> NewFolders | None:
+        """Return the new folders that have grown for a transaction; the caller ends them.
+
+        Args:
+            txn: Its name.
+            ops: All its operations.
+
+        Raises:
+            OSError: what has grown for others could not be put back.
+        """
+        new = self._new
+        if new is None or new.txn != txn or not new.fits(ops):
+            self._end_new()
+            return None
+        self._new = None
+        return new
 
     # -- small content ---------------------------------------------------------------------------------------------
 
     def have(self, digests: Iterable[bytes]) -> set[bytes]:
         """Return which of the digests are here, complete."""
         here = set(self.calls.names(self.folder))
-        return {digest for digest in digests if digest.hex() in here}
+        new = self._new
+        return {digest for digest in digests if digest.hex() in here or (new is not None and new.has(digest))}
 
     def put(self, digest: bytes, data: bytes | memoryview) -> None:
         """Keep a small content.
@@ -110,7 +164,8 @@ class Stage:
         """
         if blake2b(data, digest_size=32, key=self.key).digest() != digest:
             raise WrongContent
-        self._write_new(digest, [data])
+        if self._new is None or not self._new.put(digest, data):
+            self._write_new(digest, [data])
 
     def _write_new(self, digest: bytes, parts: Iterable[bytes | memoryview]) -> None:
         name = digest.hex()
@@ -410,6 +465,7 @@ class Stage:
         Raises:
             OSError: something could not be looked at.
         """
+        self._new = None
         found = self.working()
         names = {leftover.name for leftover in found}
         for name in self.calls.names(self.folder):
@@ -421,6 +477,8 @@ class Stage:
                     self.calls.unlink(self.folder, name)
             elif name.startswith("probe-") or name.endswith(_COPY_SUFFIX):
                 self.calls.unlink(self.folder, name)
+            elif NEW_FOLDER.fullmatch(name):
+                remove_all(self.calls, self.folder, name)
             elif not name.endswith((PART_SUFFIX, MAP_SUFFIX)):
                 found.append(Leftover(name, "", -1, ours=False))
         return found
@@ -449,4 +507,6 @@ class Stage:
         """Let go of everything; what is here stays."""
         for digest in list(self._parts):
             self._forget_part(digest)
+        if self._new is not None:
+            self._new.close()
         self.folder.close()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .failures import code_of
+from .new_folders import NewFolders
 from .ops import Action, ApplyOp, Code, Expected, Kind, OpResult, link_digest, signature_of
 from .place import Places
 from .platform_folder import Folder
@@ -52,10 +53,17 @@ class Transaction:
         self._works: dict[int, str] = {}
         self._ours: dict[int, os.stat_result] = {}
         self._after: dict[int, os.stat_result] = {}
+        self._new: NewFolders | None = None
 
     def close(self) -> None:
-        """Let go of the folders."""
+        """Let go of the folders.
+
+        Raises:
+            OSError: a folder that has not taken its place could not be put back.
+        """
         self._places.close()
+        if self._new is not None:
+            self._new.end()
 
     def all(self, on_staged: Callable[[], None] | None) -> list[OpResult]:
         """Prepare, carry out, make durable.
@@ -92,10 +100,12 @@ class Transaction:
     # -- preparation -----------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        users = Counter(op.digest for op in self._ops if op.action is Action.WRITE)
+        self._new = self._stage.take_new(self._box.txn, self._ops)
+        waiting = [(index, op) for index, op in enumerate(self._ops) if not self._has_grown(op)]
+        users = Counter(op.digest for _, op in waiting if op.action is Action.WRITE)
         now_s = time.time()
         intents: list[Intent] = []
-        for index, op in enumerate(self._ops):
+        for index, op in waiting:
             if op.path.split("/", 1)[0].casefold() == STATE_FOLDER:
                 self._codes[index] = Code.BAD_NAME
                 continue
@@ -109,6 +119,9 @@ class Transaction:
                 intents.append(Intent(number, op.path, op.action.value, op.expected.kind.value, op.expected.digest))
         self._box.announce(intents, now_s)
         self._calls.commit(self._applier.root.top)
+
+    def _has_grown(self, op: ApplyOp) -> bool:
+        return self._new is not None and self._new.holds(op)
 
     def _stage_op(self, op: ApplyOp, index: int, last: bool) -> Code:
         txn, number = self._box.txn, self._first + index
@@ -171,10 +184,18 @@ class Transaction:
     # -- carrying out ----------------------------------------------------------------------------------------------
 
     def _carry_out(self, op: ApplyOp, index: int) -> Code:
+        new = self._new
+        if new is not None and new.holds(op) and new.is_placed(op.path):
+            return self._note_grown(new, op, index)
         try:
             folder, name = self._places.find(op.path)
         except FileNotFoundError:
             return Code.ALREADY if op.action in {Action.DELETE, Action.RMDIR} else Code.NO_PARENT
+        if new is not None and new.is_topmost(op) and self._place_grown(new, op, folder, name):
+            return Code.APPLIED
+        if op.action is Action.WRITE and index not in self._works:
+            # It has grown in a folder that could neither take its place nor be dissolved.
+            return Code.NO_CONTENT
         if op.action in {Action.WRITE, Action.LINK} or index in self._works:
             return self._put(op, index, folder, name)
         if op.action is Action.MKDIR:
@@ -187,6 +208,29 @@ class Transaction:
             return self._set_bit(op, index, folder, name)
         old = folder.disk_name(op.old_path.rpartition("/")[2])
         return self._applier.spelling.change(op, folder, old)
+
+    def _place_grown(self, new: NewFolders, op: ApplyOp, folder: Folder, name: str) -> bool:
+        """Move a folder with all that has grown in it; where that fails, each file is placed alone."""
+        try:
+            new.place(op.path, folder, name)
+        except OSError:
+            numbers = {op.path: index for index, op in enumerate(self._ops) if new.holds(op)}
+
+            def work_for(grown: ApplyOp) -> str:
+                index = numbers[grown.path]
+                self._works[index] = f"{grown.digest.hex()}~{self._box.txn}~{self._first + index}"
+                return self._works[index]
+
+            new.dissolve(op.path, work_for)
+            return False
+        return True
+
+    def _note_grown(self, new: NewFolders, op: ApplyOp, index: int) -> Code:
+        if op.action is Action.WRITE:
+            seen = self._after[index] = new.look(op.path)
+            if self._applier.placed is not None:
+                self._applier.placed(op.path, seen, seen, op.digest)
+        return Code.APPLIED
 
     def _wanted(self, op: ApplyOp) -> Expected:
         if op.action is Action.WRITE:

@@ -16,13 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .place import Calls, Places
+from .place import Calls, Places, remove_all
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 from .trash_box import MANIFEST, NUMBER, RETURNED, Seen, TrashBox, digest_of
 from .verify import Looker
 
-__all__ = ["Trash", "TrashEntry", "TrashFault", "remove_all"]
+__all__ = ["Trash", "TrashEntry", "TrashFault"]
 
 _TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -294,21 +294,6 @@ class Trash:
     def close(self) -> None:
         """Let go of it."""
         self.folder.close()
-
-
-def remove_all(calls: Calls, folder: Folder, name: str) -> None:
-    """Remove an object in a folder of ours with everything in it; no link is followed.
-
-    Raises:
-        OSError: something could not be removed.
-    """
-    if not stat.S_ISDIR(calls.stat(folder, name).st_mode):
-        calls.unlink(folder, name)
-        return
-    with calls.child(folder, name) as inside:
-        for below in calls.names(inside):
-            remove_all(calls, inside, below)
-    calls.remove_folder(folder, name)
 
 
 def _size(calls: Calls, folder: Folder, name: str, seen: os.stat_result) -> int:
