@@ -21,6 +21,7 @@ from benchmarks import (
     round_trip,
     sync_copy,
     sync_disk,
+    sync_first,
     sync_pair,
     tunnel_idle,
 )
@@ -41,7 +42,8 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "tunnel-idle": tunnel_idle.measure,
     "parts": building_blocks.measure,
     "sync-disk": sync_disk.measure,
-    "sync-copy": sync_copy.measure,
+    "sync-copy": sync_first.measure,
+    "sync-delta": sync_copy.measure,
     "sync": sync_pair.measure,
     "colab-start": colab_start.measure,
 }

@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
-from benchmarks.sync_copy import make_tree, remote_shell
+from benchmarks.sync_first import make_tree, remote_shell
 from colab_bridge.agent.sync.disk.probe import probe
 from colab_bridge.agent.sync.disk.root import Root
 from colab_bridge.agent.sync.disk.scan import Scanner

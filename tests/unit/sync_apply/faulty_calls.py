@@ -21,6 +21,9 @@ class NoSync:
     def file(self, fd: int) -> None:
         return
 
+    def begin(self, fd: int) -> None:
+        return
+
     def commit(self, fd: int) -> None:
         return
 

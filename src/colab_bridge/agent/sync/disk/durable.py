@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any, Protocol
 
 __all__ = [
@@ -40,6 +41,13 @@ class Durability(Protocol):
             OSError: the data did not reach the disk.
         """
 
+    def begin(self, fd: int) -> None:
+        """Let the disk begin with what was written, without waiting: less is left for :meth:`commit`.
+
+        Args:
+            fd: A folder on the file system.
+        """
+
     def commit(self, fd: int) -> None:
         """Return when everything noted so far is durable.
 
@@ -60,13 +68,36 @@ class WholeFileSystem:
 
     def __init__(self, syncfs: Callable[[int], None]) -> None:
         self._syncfs = syncfs
+        self._ahead: Thread | None = None
+        self._fault: OSError | None = None
 
     def file(self, fd: int) -> None:
         """Nothing to do for one file."""
 
+    def begin(self, fd: int) -> None:
+        """See :class:`Durability`; one call at a time, in a thread of its own."""
+        if self._ahead is None or not self._ahead.is_alive():
+            self._ahead = Thread(target=self._go_ahead, args=(os.dup(fd),), name="syncfs")
+            self._ahead.start()
+
+    def _go_ahead(self, fd: int) -> None:
+        try:
+            self._syncfs(fd)
+        except OSError as error:
+            # The system may tell an error only once, so it is kept for the call that waits.
+            self._fault = error
+        finally:
+            os.close(fd)
+
     def commit(self, fd: int) -> None:
         """See :class:`Durability`."""
+        if self._ahead is not None:
+            self._ahead.join()
+            self._ahead = None
+        fault, self._fault = self._fault, None
         self._syncfs(fd)
+        if fault is not None:
+            raise fault
 
 
 class BarrierSync:
@@ -82,6 +113,9 @@ class BarrierSync:
     def file(self, fd: int) -> None:
         """See :class:`Durability`."""
         self._control(fd, _F_BARRIERFSYNC)
+
+    def begin(self, fd: int) -> None:
+        """Nothing to do: each file has begun."""
 
     def commit(self, fd: int) -> None:
         """See :class:`Durability`."""
@@ -104,6 +138,9 @@ class PooledSync:
         self._open.append(os.dup(fd))
         if len(self._open) >= _OPEN_AT_ONCE:
             self._drain()
+
+    def begin(self, fd: int) -> None:
+        """Nothing to do: files are flushed as they come."""
 
     def commit(self, fd: int) -> None:
         """See :class:`Durability`."""

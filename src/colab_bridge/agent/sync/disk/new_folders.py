@@ -187,7 +187,8 @@ class NewFolders:
             found = by_path.get(path)
             if found is not op and found != op:
                 return False
-        return all((op := by_path.get(path)) is not None and op.action is Action.MKDIR for path in self._made)
+        made = {path for path, op in by_path.items() if op.action is Action.MKDIR}
+        return made.issuperset(self._made)
 
     def holds(self, op: ApplyOp) -> bool:
         """Return whether what an operation puts into the tree has grown here."""

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _MAX_SIZE = 2**53
+_KEYS = frozenset("apedslomx")
 _LINK = b"cb-sync-link"
 _FOLDER = b"cb-sync-folder"
 
@@ -48,6 +49,9 @@ class Action(str, Enum):
     EXEC = "exec"
     DELETE = "delete"  # a file or link, to the trash
     RMDIR = "rmdir"  # only an empty folder
+
+
+_ACTIONS = {action.value: action for action in Action}
 
 
 class Kind(str, Enum):
@@ -165,15 +169,15 @@ class ApplyOp:
         Raises:
             ValueError: a path, link target, digest or number is not acceptable.
         """
-        for path in (self.path, *([self.old_path] if self.action is Action.RENAME else [])):
-            fault = check_path(path)
-            if fault is not None and fault.grade != "unportable":
-                raise ValueError("the path of an operation is not acceptable")
-        if self.action is Action.RENAME and self.old_path.rpartition("/")[0] != self.path.rpartition("/")[0]:
-            raise ValueError("a change of spelling stays in its folder")
-        if self.action is Action.WRITE and len(self.digest) != 32:
+        action = self.action
+        _check_path(self.path)
+        if action is Action.RENAME:
+            _check_path(self.old_path)
+            if self.old_path.rpartition("/")[0] != self.path.rpartition("/")[0]:
+                raise ValueError("a change of spelling stays in its folder")
+        if action is Action.WRITE and len(self.digest) != 32:
             raise ValueError("a digest has another length")
-        if self.action is Action.LINK and check_target(self.target) is not None:
+        if action is Action.LINK and check_target(self.target) is not None:
             raise ValueError("the text of a link is not acceptable")
         if not 0 <= self.size < _MAX_SIZE or not abs(self.mtime_ns or 0) < 2**63:
             raise ValueError("a number of an operation is out of bounds")
@@ -183,8 +187,14 @@ class ApplyOp:
         row: dict[str, Any] = {"a": self.action.value, "p": self.path}
         if self.expected is not None:
             row["e"] = [self.expected.kind.value, self.expected.digest.hex()]
-        more = {"d": self.digest.hex(), "s": self.size, "l": self.target, "o": self.old_path}
-        row.update({key: value for key, value in more.items() if value})
+        if self.digest:
+            row["d"] = self.digest.hex()
+        if self.size:
+            row["s"] = self.size
+        if self.target:
+            row["l"] = self.target
+        if self.old_path:
+            row["o"] = self.old_path
         if self.executable:
             row["x"] = True
         if self.mtime_ns is not None:
@@ -198,28 +208,37 @@ class ApplyOp:
         Raises:
             WireError: it is none.
         """
-        if not isinstance(row, dict) or not set(row) <= set("apedslomx"):
+        if not isinstance(row, dict) or not row.keys() <= _KEYS:
             raise WireError("an operation is no operation")
-        size, mtime = row.get("s", 0), row.get("m")
+        get = row.get
+        size, mtime, executable = get("s", 0), get("m"), get("x", False)
         if type(size) is not int or (mtime is not None and type(mtime) is not int):
             raise WireError("a number of an operation is no number")
-        texts = [row.get(key, "") for key in "apdlo"]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(row.get("x", False), bool):
+        action, path, digest, target, old_path = get("a", ""), get("p", ""), get("d", ""), get("l", ""), get("o", "")
+        if not (type(action) is type(path) is type(digest) is type(target) is type(old_path) is str):
+            raise WireError("a field of an operation has another type")
+        if type(executable) is not bool:
             raise WireError("a field of an operation has another type")
         try:
             return cls(
-                action=Action(texts[0]),
-                path=texts[1],
-                expected=_expected(row.get("e")),
-                digest=bytes.fromhex(texts[2]),
+                action=_ACTIONS.get(action) or Action(action),
+                path=path,
+                expected=_expected(row["e"]) if "e" in row else None,
+                digest=bytes.fromhex(digest),
                 size=size,
-                executable=row.get("x", False),
+                executable=executable,
                 mtime_ns=mtime,
-                target=texts[3],
-                old_path=texts[4],
+                target=target,
+                old_path=old_path,
             )
         except ValueError as error:
             raise WireError(str(error)) from error
+
+
+def _check_path(path: str) -> None:
+    fault = check_path(path)
+    if fault is not None and fault.grade != "unportable":
+        raise ValueError("the path of an operation is not acceptable")
 
 
 def _expected(row: object) -> Expected | None:

@@ -125,6 +125,10 @@ class Calls:
         """Take note of a file that is complete; it becomes durable with the next :meth:`commit`."""
         self._durability.file(fd)
 
+    def begin_commit(self, folder: Folder) -> None:
+        """Let the disk begin with everything written so far, without waiting."""
+        self._durability.begin(-1 if folder.fd is None else folder.fd)
+
     def commit(self, folder: Folder) -> None:
         """Return when everything written so far is durable."""
         self._durability.commit(-1 if folder.fd is None else folder.fd)

@@ -40,6 +40,7 @@ _BUFFER_BYTES = 2**20
 LARGE_BYTES = SMALL_FILE_BYTES
 """Contents from this size on outlive the process that fetched them."""
 _COPY_SUFFIX = ".copy"
+_AHEAD_BYTES = 4 * 2**20
 SPELLING_NOTE = "spelling"
 """Note of :mod:`.spelling`; it is looked at before anything else in the stage."""
 SPELLING_OBJECT = "spelling-object"
@@ -97,6 +98,7 @@ class Stage:
         self._root = root
         self._parts: dict[bytes, Part] = {}
         self._new: NewFolders | None = None
+        self._ahead_bytes = 0
 
     # -- new folders -----------------------------------------------------------------------------------------------
 
@@ -166,6 +168,11 @@ class Stage:
             raise WrongContent
         if self._new is None or not self._new.put(digest, data):
             self._write_new(digest, [data])
+        self._ahead_bytes += len(data)
+        if self._ahead_bytes >= _AHEAD_BYTES:
+            # The disk works while the next content comes, so that little is left for the moment of durability.
+            self._ahead_bytes = 0
+            self.calls.begin_commit(self.folder)
 
     def _write_new(self, digest: bytes, parts: Iterable[bytes | memoryview]) -> None:
         name = digest.hex()

@@ -52,6 +52,8 @@ def deflate(
     Returns:
         The codec, and the packed bytes; with ``RAW`` the data itself.
     """
+    if not {Codec.ZLIB, Codec.ZSTD}.intersection(allowed):
+        return Codec.RAW, data
     sample = data[:_SAMPLE_BYTES]
     if len(sample) < 64 or len(zlib.compress(sample, 1)) > len(sample) * _WORTH_IT:
         return Codec.RAW, data
