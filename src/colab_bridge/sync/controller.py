@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 
+from colab_bridge.agent.sync.disk.failures import code_of
 from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.agent.sync.pages import WireError
@@ -16,14 +17,15 @@ from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import SyncStore
 from colab_bridge.sync.carry import Carrier, Older, Progress
 from colab_bridge.sync.doing import Doing
-from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
+from colab_bridge.sync.failures import FailureKind, SyncFailure
 from colab_bridge.sync.local import ROOT_FAULT, LocalSide, LocalView
 from colab_bridge.sync.looking import Looking
 from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync.planning import Planner
 from colab_bridge.sync.remote import RemoteFailure, RemoteFiles
 from colab_bridge.sync.report import SyncReport, late_write, make_report
-from colab_bridge.sync.stops import check_stops, offline
+from colab_bridge.sync.stops import check_stops, offline, unsettled
+from colab_bridge.sync.troubles import disk_failure, trouble_failure
 from colab_bridge.sync.turn import Turn
 from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.plan import Plan, Transfer
@@ -195,9 +197,10 @@ class SyncController:
                 # Carried out: the same thing happening again is another question.
                 await self.local.do(self.store.forget_verdicts)
             self.last = self._report(turn)
-            self.trouble = "" if settled else f"files kept changing: {listed(turn.failed) or 'on the runtime'}"
-            if not settled:
-                raise SyncFailure(FailureKind.UNSETTLED, self.trouble, paths=turn.failed)
+            why = None if settled else trouble_failure(turn.troubles) or unsettled(turn.failed)
+            self.trouble = why.text if why is not None else ""
+            if why is not None:
+                raise why
             return self.last
 
     async def _guarded(self, turn: Turn) -> bool:
@@ -223,7 +226,7 @@ class SyncController:
             kind = FailureKind.UNUSABLE if error.code == ROOT_FAULT else FailureKind.DISK
             raise SyncFailure(kind, error.message, hint=error.hint) from error
         except OSError as error:
-            raise SyncFailure(FailureKind.DISK, f"this machine's disk: {error.strerror or error}") from error
+            raise disk_failure(Side.LOCAL, code_of(error), shown(str(self.local.project))) from error
 
     async def _poison(self, text: str) -> None:
         """End the sync of this session: the other side is not what it should be (S9)."""
@@ -255,6 +258,7 @@ class SyncController:
             plan = self._planner.plan(view)
             check_stops(plan)
             turn.failed.clear()
+            turn.troubles.clear()
             expected = await self._doing.carry_out(turn, plan, view)
             if not turn.failed and self._planner.remote_tree(view).kept.digest == expected:
                 return True
@@ -267,7 +271,7 @@ class SyncController:
         return make_report(
             turn.done,
             failed=turn.failed,
-            outcomes=turn.outcomes,
+            troubles=turn.troubles,
             deferred=tuple(turn.deferred.values()),
             unstable=turn.unstable,
             more=self._more_notices(turn),

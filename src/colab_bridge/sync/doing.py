@@ -18,6 +18,7 @@ from colab_bridge.sync.planning import Planner
 from colab_bridge.sync.remote import RemoteFiles
 from colab_bridge.sync.report import Deferred
 from colab_bridge.sync.stops import waiting_deletions
+from colab_bridge.sync.troubles import Trouble
 from colab_bridge.sync.turn import Turn
 from colab_bridge.sync.versions import VersionKeeper
 from colab_bridge.sync_core.changes import Action, Change, apply_changes
@@ -152,7 +153,8 @@ class Doing:
         if await self._local.do(self._planner.notice_noise, changes):
             # Planned anew, so that the stop holds them; what has come down stays in the stage.
             return {c.decision.path for c in changes} | {path for path, _ in stored}
-        failed = await self._keeper.keep_losers(stored, needed_after=changes, txn=txn)
+        turn.troubles |= await self._keeper.keep_losers(stored, needed_after=changes, txn=txn)
+        failed = {path for path, _ in stored if path in turn.troubles}
         failed |= {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
         ready = [c for c in changes if c.decision.path not in failed]
         return failed | await self._apply_here(turn, ready, txn) if ready else failed
@@ -161,7 +163,7 @@ class Doing:
         operations = operations_of(ready, lambda _: None)
         results = await self._local.do(self._local.apply, txn, operations, self._store.base())
         bad = {result.path for result in results if not result.ok}
-        turn.outcomes |= {result.path: result.sentence for result in results if not result.ok}
+        turn.troubles |= {r.path: Trouble(side=Side.LOCAL, code=r.code) for r in results if not r.ok}
         return failed_decisions(ready, bad)
 
     # -- there -------------------------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ class Doing:
             # What went into the tree has left the stage; a later part that needs it too takes a copy.
             at_hand.update((c.after.digest, c.path) for c in part if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
-            turn.outcomes |= {outcome.path: outcome.sentence for outcome in found.outcomes}
+            turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
             failed |= failed_decisions(part, bad)
         return failed
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from colab_bridge.agent.sync.disk.ops import ApplyOp
+from colab_bridge.agent.sync.disk.ops import ApplyOp, Code
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.pages import TreeReader, WireError
 from colab_bridge.agent.sync.service_wire import (
@@ -27,6 +27,7 @@ from colab_bridge.agent.sync.service_wire import (
 from colab_bridge.agent.sync.transfer.batches import BatchLimits, unpack_batch
 from colab_bridge.agent.sync.transfer.compress import Codec
 from colab_bridge.agent.sync.tree import Directory, Entry
+from colab_bridge.sync.troubles import code_named
 
 __all__ = ["Caller", "Exchange", "Outcome", "RemoteFailure", "RemoteFiles", "RemoteInfo"]
 
@@ -107,12 +108,10 @@ class Outcome:
     Attributes:
         path: Its path.
         code: Why.
-        sentence: For people.
     """
 
     path: str
-    code: str = ""
-    sentence: str = ""
+    code: Code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,6 +430,6 @@ def _json(payload: bytes) -> object:
 
 
 def _outcome(item: object) -> Outcome:
-    if not isinstance(item, list) or len(item) != 3:
+    if not isinstance(item, list) or len(item) != 2:
         raise WireError("a result is no result")
-    return Outcome(path=checked_path(item[0]), code=str(item[1])[:40], sentence=str(item[2])[:200])
+    return Outcome(path=checked_path(item[0]), code=code_named(item[1], Code.MOVED))

@@ -10,6 +10,7 @@ from typing import Any
 from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.sync.carry import Tally
+from colab_bridge.sync.troubles import Trouble
 from colab_bridge.sync_core.changes import Action
 from colab_bridge.sync_core.model import Hold, Side
 from colab_bridge.sync_core.plan import Plan
@@ -101,7 +102,7 @@ def make_report(
     done: Sequence[Plan],
     *,
     failed: Collection[str],
-    outcomes: Mapping[str, str],
+    troubles: Mapping[str, Trouble],
     deferred: tuple[Deferred, ...],
     unstable: tuple[str, ...],
     more: Sequence[Notice],
@@ -121,7 +122,7 @@ def make_report(
         down=_moved(done, Side.LOCAL),
         notices=tuple(found.values()),
         holds=last.holds,
-        failed={path: outcomes.get(path, "it changed meanwhile") for path in failed},
+        failed={path: troubles[path].words if path in troubles else "it changed meanwhile" for path in failed},
         deferred=deferred,
         unstable=unstable,
         sent=tally.sent,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from colab_bridge.agent.sync.names import shown
-from colab_bridge.sync.failures import FailureKind, SyncFailure
+from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
 from colab_bridge.sync.remote import RemoteFailure
+from colab_bridge.sync.troubles import code_named, disk_failure
 from colab_bridge.sync_core.changes import Action
 from colab_bridge.sync_core.model import Side, Stop
 from colab_bridge.sync_core.plan import Plan
 from colab_bridge.sync_core.summary import hold_lines
 
-__all__ = ["check_stops", "offline", "waiting_deletions"]
+__all__ = ["check_stops", "offline", "unsettled", "waiting_deletions"]
 
 
 def waiting_deletions(reason: str, plan: Plan) -> set[str]:
@@ -41,9 +44,16 @@ def check_stops(plan: Plan) -> None:
             )
 
 
+def unsettled(paths: Collection[str]) -> SyncFailure:
+    """Return the failure that both sides did not agree after the last round, because something changed each time."""
+    return SyncFailure(FailureKind.UNSETTLED, f"files kept changing: {listed(paths) or 'on the runtime'}", paths=paths)
+
+
 def offline(error: RemoteFailure) -> SyncFailure:
     """Return the failure that a failed call to the runtime means."""
     if error.code == "disk":
+        if "reason" in error.data:
+            return disk_failure(Side.REMOTE, code_named(error.data["reason"]), "the workspace")
         return SyncFailure(FailureKind.DISK, f"the runtime's disk: {shown(error.text)}")
     if error.code in {"root", "root-gone"}:
         return SyncFailure(FailureKind.HALTED, f"the workspace on the runtime: {shown(error.text)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from colab_bridge.sync.carry import Tally
 from colab_bridge.sync.report import Deferred
+from colab_bridge.sync.troubles import Trouble
 from colab_bridge.sync_core.plan import Plan
 
 __all__ = ["Turn"]
@@ -25,7 +26,7 @@ class Turn:
         done: Plans, with what was done of them only.
         deferred: Large results that are left for later, by the path of their decision.
         failed: Decisions of the last round that could not be carried out.
-        outcomes: Why operations failed, by path.
+        troubles: Why something of the last round could not be done, by path.
         waiting: Decisions that wait for the next barrier.
         unstable: Files that a program on the runtime has open for writing.
         late: Old versions on the runtime into which a program went on writing, with their ids in the trash.
@@ -42,7 +43,7 @@ class Turn:
     done: list[Plan] = field(default_factory=list)
     deferred: dict[str, Deferred] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
-    outcomes: dict[str, str] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)
     unstable: tuple[str, ...] = ()
     late: tuple[tuple[str, str], ...] = ()

@@ -7,13 +7,16 @@ import os
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
+from colab_bridge.agent.sync.disk.failures import code_of
+from colab_bridge.agent.sync.disk.ops import Code
 from colab_bridge.agent.sync.tree import File
-from colab_bridge.errors import ColabBridgeError, UserError
+from colab_bridge.errors import ColabBridgeError, ConflictError, UserError
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import CopyKind
 from colab_bridge.sync.conflicts import open_pieces
 from colab_bridge.sync.local import LocalSide
 from colab_bridge.sync.remote import RemoteFiles
+from colab_bridge.sync.troubles import Trouble
 from colab_bridge.sync_core.changes import Change
 from colab_bridge.sync_core.model import Side, StoredCopy
 from colab_bridge.sync_core.plan import Plan
@@ -42,7 +45,7 @@ class VersionKeeper:
 
     async def keep_losers(
         self, stored: Sequence[tuple[str, StoredCopy]], *, needed_after: Sequence[Change], txn: str
-    ) -> set[str]:
+    ) -> dict[str, Trouble]:
         """Put versions that lose their path into the conflict store, before anything else happens there.
 
         Args:
@@ -51,16 +54,16 @@ class VersionKeeper:
             txn: The transaction.
 
         Returns:
-            The decisions for which that failed; nothing may be done for them.
+            Why that failed, by decision; nothing may be done for those.
         """
-        failed: set[str] = set()
+        failed: dict[str, Trouble] = {}
         wanted = {c.after.digest for c in needed_after if isinstance(c.after, File)}
         for path, copy in stored:
             try:
                 await self._local.do(self._keep, copy, txn)
             except (ColabBridgeError, OSError) as error:
                 log.warning("version not kept", extra={"path": path[:200], "reason": str(error)[:200]})
-                failed.add(path)
+                failed[path] = _trouble(error)
         # Two paths may have one content, so it goes only when all are kept.
         spent = {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File) and copy.side is Side.REMOTE}
         await self._local.do(self._discard, spent - wanted)
@@ -121,3 +124,10 @@ class VersionKeeper:
                         now=self._clock.time(),
                         digest=digest,
                     )
+
+
+def _trouble(error: ColabBridgeError | OSError) -> Trouble:
+    if isinstance(error, OSError):
+        return Trouble(side=Side.LOCAL, code=code_of(error))
+    code = Code.MOVED if isinstance(error, ConflictError) else Code.NO_SPACE
+    return Trouble(side=Side.LOCAL, code=code, sentence=error.message, hint=error.hint)

@@ -97,7 +97,7 @@ BAD_ANSWERS = {
     "says nothing changed, but another root": lambda r, a: ({**r, "root": DIGEST}, b""),
     "results that are none": lambda r, a: (
         {**r, "gen": 9},
-        pack_envelope({"rows": None, "results": [["../x", True, "", ""]]}),
+        pack_envelope({"rows": None, "results": [["../x", "moved"]]}),
     ),
 }
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..process.service import CallFailure, Peer, Reply, ServerStream, StreamHandler
-from .disk.ops import ApplyOp, DisplacedFile, OpResult
+from .disk.failures import code_of
+from .disk.ops import ApplyOp, Code, DisplacedFile, OpResult
 from .disk.root import RootFault
 from .disk.stage import WrongContent
 from .disk.trash import TrashFault
@@ -163,7 +164,8 @@ class FilesService:
         except FileNotFoundError as error:
             raise CallFailure("missing", f"it is not there: {error.filename or ''}"[:300]) from error
         except OSError as error:
-            raise CallFailure("disk", f"{error.strerror or error}"[:300], {"errno": error.errno or 0}) from error
+            reason = {"reason": code_of(error).value}
+            raise CallFailure("disk", f"{error.strerror or error}"[:300], reason) from error
 
     def _workspace(self, params: Mapping[str, Any]) -> Workspace:
         found = self._workspaces.get(str(params.get("w", "")))
@@ -265,8 +267,8 @@ class FilesService:
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
         # What nobody has changed need not be looked for in all processes.
         unstable = folder.open_files() if after_run and known is not folder.tree else ()
-        outcome = [[r.path, r.code.value, r.sentence] for r in results if not r.ok]
-        outcome += [[op.path, "overtaken", "it changed there meanwhile"] for op in overtaken]
+        outcome = [[r.path, r.code.value] for r in results if not r.ok]
+        outcome += [[op.path, Code.MOVED.value] for op in overtaken]
         done = len(operations) + len(overtaken) - len(outcome)
         return self._exchange_reply(workspace, settled, known, operations, done, outcome, expected, unstable)
 

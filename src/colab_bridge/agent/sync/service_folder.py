@@ -19,8 +19,9 @@ from typing import Any
 
 from .budget import Budget
 from .disk.apply import Applier
+from .disk.failures import code_of
 from .disk.mapped import MappedUnavailable, MappedWatch, fsync_mapped, open_for_writing
-from .disk.ops import ApplyOp, DisplacedFile, OpResult
+from .disk.ops import ApplyOp, Code, DisplacedFile, OpResult
 from .disk.platform_folder import Folder
 from .disk.probe import FsProbe, probe
 from .disk.root import Root, RootState
@@ -365,10 +366,19 @@ class SyncFolder:
         return results
 
     def take_copies(self, copies: Iterable[tuple[bytes, str]]) -> None:
-        """Stage content that lies here under other paths already; what changed meanwhile is left out."""
+        """Stage content that lies here under other paths already; what changed meanwhile is left out.
+
+        Raises:
+            OSError: there is no room for it.
+        """
         for digest, path in copies:
-            with suppress(OSError, ValueError):
+            try:
                 self.stage.take_local_copy(digest, path)
+            except OSError as error:
+                if code_of(error) in {Code.NO_SPACE, Code.QUOTA}:
+                    raise
+            except ValueError:
+                continue
 
     # -- reading -------------------------------------------------------------------------------------------------
 

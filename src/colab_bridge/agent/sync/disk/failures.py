@@ -10,8 +10,8 @@ __all__ = ["code_of"]
 
 _CODES = {
     errno.ENOSPC: Code.NO_SPACE,
-    errno.EDQUOT: Code.NO_SPACE,
-    errno.EFBIG: Code.NO_SPACE,
+    errno.EDQUOT: Code.QUOTA,
+    errno.EFBIG: Code.TOO_LARGE,
     errno.EACCES: Code.NO_PERMISSION,
     errno.EPERM: Code.NO_PERMISSION,
     errno.EROFS: Code.NO_PERMISSION,

@@ -75,6 +75,8 @@ class Code(Reason):
     IN_THE_WAY = "in-the-way", "a file or a link stands where a folder is needed"
     NO_CONTENT = "no-content", "its content has not arrived"
     NO_SPACE = "no-space", "the disk is full"
+    QUOTA = "quota", "the share of the disk that you may use is used up"
+    TOO_LARGE = "too-large", "the disk takes no file of this size"
     NO_PERMISSION = "no-permission", "the system does not permit it"
     BUSY = "busy", "another program is using it, or too many files are open"
     OTHER_DEVICE = "other-device", "it lies on another device"
