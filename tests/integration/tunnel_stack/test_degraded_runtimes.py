@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -113,17 +112,11 @@ async def place(home: DaemonHome, folder: Path, **traits: Any) -> AsyncIterator[
 async def test_connection_files_that_cannot_be_read_leave_the_websocket(
     shared_home: DaemonHome, tmp_path: Path
 ) -> None:
-    spec = tmp_path / "jupyter" / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    # Reads its connection file, and takes it away from everybody else.
-    code = (
-        "import os, sys, tempfile; mine = tempfile.mkstemp('.json')[1]; os.replace(sys.argv[1], mine); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'ipykernel_launcher', '-f', mine])"
-    )
-    argv = [sys.executable, "-c", code, "{connection_file}"]
-    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Hidden", "language": "python"}))
-    python = shell_python(tmp_path, f"export JUPYTER_PATH={shlex.quote(str(tmp_path / 'jupyter'))}")
-    async with place(shared_home, tmp_path, python=python) as here:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    before = f"export PYTHONPATH={shlex.quote(str(Path(__file__).parent))} HIDDEN_FILES={shlex.quote(str(hidden))}"
+    traits = {"ServerApp__kernel_manager_class": "hidden_files.HiddenFiles"}
+    async with place(shared_home, tmp_path, python=shell_python(tmp_path, before), **traits) as here:
         assert await here.printed("print('there')") == "there\n"
         assert "over the websocket, because" in await here.only_line("connection file")
 
