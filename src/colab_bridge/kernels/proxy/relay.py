@@ -23,6 +23,7 @@ from colab_bridge.kernels.proxy.local_messages import (
 from colab_bridge.kernels.proxy.notices import Notices
 from colab_bridge.kernels.proxy.outbox import Outbox
 from colab_bridge.kernels.proxy.process_events import say
+from colab_bridge.kernels.proxy.reply_order import ReplyOrder
 from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["KernelRelay"]
@@ -57,6 +58,7 @@ class KernelRelay:
         self._reach = reach
         self._frontend = frontend
         self._outbox = outbox
+        self._order = ReplyOrder(frontend.relay)
         self._notices = Notices(frontend, outbox)
         self._deferral = Deferral(frontend, outbox, asks=asks)
         self._link: ChannelLink | None = None
@@ -74,6 +76,7 @@ class KernelRelay:
         try:
             return await self._exit_status
         finally:
+            self._order.close()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -285,7 +288,7 @@ class KernelRelay:
     def received(self, message: RawMessage) -> None:
         """Pass on a message of the kernel."""
         self._outbox.settle(message)
-        self._frontend.relay(message)
+        self._order.take(message)
         if message.channel == "iopub" and message.msg_type == "status":
             state = message.content_fields().get("execution_state")
             if state in ("restarting", "dead"):
