@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from cli_support import Desk, desk_in, eventually
-from colab_bridge.testing.colab.identity import ALL_SCOPES
 from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from colab_browser import opened_in_a_browser
 
 LINE = "account dev@example.com"
 START_S = 90.0
@@ -65,21 +62,8 @@ def test_a_command_that_prints_json_names_the_account_in_it_alone(desk: Desk) ->
     assert '"account": "dev@example.com"' in done.stdout
 
 
-def opened_in_a_browser(colab: ThreadedEmulator, account: str = "dev@example.com") -> str:
-    """Make a runtime as another program would; return its id."""
-    grant = colab.identity.access_token(account=account, scopes=ALL_SCOPES, ttl_s=None)
-    colab.state.account(account)
-    headers = {"Authorization": f"Bearer {grant.value}", "X-Colab-Client-Agent": "web", "Accept": "application/json"}
-    nbh = uuid.uuid4().hex.ljust(44, ".")
-    url = f"{colab.env()['COLAB_BRIDGE_COLAB_URL']}/tun/m/assign"
-    with httpx2.Client(trust_env=False, params={"nbh": nbh, "authuser": "0"}, headers=headers) as client:
-        ticket = json.loads(client.get(url).text.removeprefix(")]}'\n"))["token"]
-        made = client.post(url, headers={"X-Goog-Colab-Token": ticket}, timeout=START_S)
-    return str(json.loads(made.text.removeprefix(")]}'\n"))["endpoint"])
-
-
 def test_an_adopted_runtime_comes_with_its_account(desk: Desk, colab: ThreadedEmulator) -> None:
-    endpoint = opened_in_a_browser(colab)
+    endpoint = opened_in_a_browser(colab, "dev@example.com")
     done = desk.run("adopt", endpoint, "-s", "theirs", timeout_s=START_S)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines().count(LINE) == 1

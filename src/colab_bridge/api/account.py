@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from colab_bridge.api.views import session_view
 from colab_bridge.app import App
-from colab_bridge.errors import UserError
+from colab_bridge.errors import ColabBridgeError, UserError
 from colab_bridge.execution.request import absolute_path
 from colab_bridge.model.account import AccountRuntime
 from colab_bridge.ports.account import AccountProvider
@@ -48,18 +49,20 @@ def account_router(app: App) -> APIRouter:
 
     @router.post("/runtimes")
     async def runtimes(body: CallerBody) -> dict[str, Any]:
-        account = _account(app, body)
-        found = await account.runtimes()
+        listings = await _everywhere(app, _account(app, body))
         held = {session.handle.id: session.name for session in app.sessions.sessions() if session.handle}
+        found = [runtime for listing in listings for runtime in listing.runtimes]
         return {
-            "account": await account.account(),
+            "account": listings[0].account,
+            "accounts": [_listing(each) for each in listings],
             "runtimes": [{**_runtime(each), "session": held.get(each.id)} for each in found],
         }
 
     @router.post("/adopt", status_code=201)
     async def adopt(body: AdoptBody) -> dict[str, Any]:
-        _account(app, body)
-        return session_view(app, await app.sessions.adopt(body.runtime, body.project, body.name, body.env))
+        owner = await _owner(app, _account(app, body), body.runtime)
+        session = await app.sessions.adopt(body.runtime, body.project, body.name, body.env, account=owner or "")
+        return session_view(app, session)
 
     @router.post("/release")
     async def release(body: RuntimeBody) -> dict[str, Any]:
@@ -111,6 +114,54 @@ def _account(app: App, body: CallerBody) -> AccountProvider:
     return account
 
 
+@dataclasses.dataclass(slots=True)
+class _Listing:
+    """What one account has, or why that is not known."""
+
+    account: str
+    runtimes: list[AccountRuntime] = dataclasses.field(default_factory=list)
+    error: ColabBridgeError | None = None
+
+
+async def _everywhere(app: App, provider: AccountProvider) -> list[_Listing]:
+    """Ask for the runtimes of every account that is signed in, side by side; the one in use comes first.
+
+    Raises:
+        ColabBridgeError: no account could be asked.
+    """
+    listings = [_Listing(name) for name in app.credentials.everybody()]
+
+    async def ask(listing: _Listing) -> None:
+        try:
+            listing.runtimes = await provider.runtimes(listing.account)
+            listing.account = await provider.account(listing.account)
+        except ColabBridgeError as error:
+            listing.error = error
+
+    async with anyio.create_task_group() as tasks:
+        for listing in listings:
+            tasks.start_soon(ask, listing)
+    # A token whose account nobody knew before may belong to one that was asked by its name as well.
+    listings = list({listing.account: listing for listing in reversed(listings)}.values())[::-1]
+    if all(listing.error is not None for listing in listings):
+        raise listings[0].error or UserError("nobody is signed in", hint="colab-bridge auth login")
+    return listings
+
+
+async def _owner(app: App, provider: AccountProvider, runtime: str) -> str | None:
+    """Return whose a runtime is; None where no account that could be asked has it. Errors as :func:`_everywhere`."""
+    for listing in await _everywhere(app, provider):
+        if any(each.id == runtime for each in listing.runtimes):
+            return listing.account
+    return None
+
+
+def _listing(listing: _Listing) -> dict[str, Any]:
+    error = listing.error
+    problem = f"{error.message}; {error.hint}" if error is not None else None
+    return {"account": listing.account, "runtimes": len(listing.runtimes), "problem": problem}
+
+
 async def _release(app: App, account: AccountProvider, runtime: str) -> int:
     """Give a runtime back, with the session on it if there is one.
 
@@ -123,13 +174,14 @@ async def _release(app: App, account: AccountProvider, runtime: str) -> int:
     holder = app.sessions.holder(runtime)
     if holder is not None:
         return await app.sessions.stop(holder.name, app.pool)
-    if runtime not in {each.id for each in await account.runtimes()}:
+    owner = await _owner(app, account, runtime)
+    if owner is None:
         raise UserError(
             f"there is neither a session nor a runtime called '{runtime[:60]}'",
             hint="see them: colab-bridge ps --all",
             code="CB-USER-022",
         )
-    await account.release_id(runtime)
+    await account.release_id(runtime, owner)
     return 0
 
 
@@ -158,4 +210,7 @@ def _runtime(runtime: AccountRuntime) -> dict[str, Any]:
         "ours": runtime.ours,
         "label": runtime.label,
         "version": runtime.version,
+        "account": runtime.account,
+        "rate_hourly": runtime.rate_hourly,
+        "since": runtime.since,
     }

@@ -31,7 +31,7 @@ def session_view(app: App, session: Session) -> dict[str, Any]:
         "url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else None,
         "transport": app.pool.agent_view(session),
         "machine": None,
-        "account": app.sessions.account_of(session),
+        "account": session.account,
         "kept": app.keeper.view(session),
         "kernels": [kernel_view(app, kernel) for kernel in app.pool.kernels(session.name)],
     }
@@ -70,7 +70,7 @@ def run_view(app: App, run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "session": run.session,
-        "account": app.sessions.account_of(session) if session is not None else "",
+        "account": session.account if session is not None else "",
         "kernel": run.kernel,
         "kind": str(run.kind),
         "title": run.title,

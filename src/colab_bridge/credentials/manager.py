@@ -184,6 +184,10 @@ class Credentials:
         except AuthError:
             return ""
 
+    def everybody(self) -> tuple[str, ...]:
+        """Return all accounts that a token can be had for, the one in use first; empty where only a token tells."""
+        return tuple(dict.fromkeys([self.account(), *self._book.read().accounts]))
+
     async def standing(self, account: str = "") -> Standing:
         """Return what there is to sign in with, without asking anybody.
 

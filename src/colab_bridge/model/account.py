@@ -20,6 +20,9 @@ class AccountRuntime:
         ours: True when this provider, on this machine, asked for it.
         label: Where it was opened, one line without a secret; empty when unknown.
         version: Version label of its image; empty when unknown.
+        account: E-mail address of the account; empty when unknown.
+        rate_hourly: Compute units an hour that such a machine was seen to cost; None when none was seen alone.
+        since: Unix seconds since which it runs; None when unknown.
     """
 
     id: str
@@ -27,6 +30,9 @@ class AccountRuntime:
     ours: bool = False
     label: str = ""
     version: str = ""
+    account: str = ""
+    rate_hourly: float | None = None
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,11 @@ class Session:
     created_at: float = 0.0
     chosen_at: float = 0.0
 
+    @property
+    def account(self) -> str:
+        """Whose account pays for its runtime; empty where none does, or nobody knows."""
+        return self.handle.account if self.handle is not None else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelRecord:

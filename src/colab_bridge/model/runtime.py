@@ -108,6 +108,11 @@ class RuntimeHandle:
     served: str | None = None
 
     @property
+    def account(self) -> str:
+        """Whose account pays for it; empty where none does, or nobody knows."""
+        return str(self.data.get("account") or "")
+
+    @property
     def start_folder(self) -> str:
         """Return the project's folder relative to what the server serves, with ``/``; empty when it is the same."""
         if self.root is None or self.served is None:

@@ -29,24 +29,28 @@ class AccountProvider(RuntimeProvider, Protocol):
         """
         ...
 
-    async def account(self) -> str:
-        """Return the e-mail address of the account that would be used; empty when unknown."""
+    async def account(self, account: str = "") -> str:
+        """Return the e-mail address of the account that would be used; empty when unknown.
+
+        Args:
+            account: As the user calls it; the account in use when empty. So it is in the methods below.
+        """
         ...
 
-    async def runtimes(self) -> list[AccountRuntime]:
-        """Return every runtime of the account, also those opened in a browser."""
+    async def runtimes(self, account: str = "") -> list[AccountRuntime]:
+        """Return every runtime of an account, also those opened in a browser."""
         ...
 
-    async def adopt(self, runtime_id: str) -> RuntimeHandle:
-        """Take over a runtime of the account.
+    async def adopt(self, runtime_id: str, account: str = "") -> RuntimeHandle:
+        """Take over a runtime of an account.
 
         Raises:
             RuntimeLostError: the account has no such runtime.
         """
         ...
 
-    async def release_id(self, runtime_id: str) -> None:
-        """Release a runtime of the account by its id; one that is gone already is no error."""
+    async def release_id(self, runtime_id: str, account: str = "") -> None:
+        """Release a runtime of an account by its id; one that is gone already is no error."""
         ...
 
     async def reconcile(self, in_use: frozenset[str]) -> list[AccountRuntime]:
@@ -60,11 +64,11 @@ class AccountProvider(RuntimeProvider, Protocol):
         """
         ...
 
-    async def offers(self) -> Offers:
-        """Return what the account may have."""
+    async def offers(self, account: str = "") -> Offers:
+        """Return what an account may have."""
         ...
 
-    async def balance(self) -> Balance:
+    async def balance(self, account: str = "") -> Balance:
         """Return what is left and how fast it goes."""
         ...
 

@@ -12,7 +12,6 @@ import anyio
 
 from colab_bridge.config.settings import Settings
 from colab_bridge.errors import AuthError, ColabBridgeError, RuntimeLostError, TransientError, UserError
-from colab_bridge.model.account import Balance
 from colab_bridge.model.records import KernelPurpose, KernelRecord, Run, Session
 from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.clock import Clock
@@ -42,6 +41,7 @@ class _Kept:
     refusals: int = 0
     decision: Decision | None = None
     told: str = ""
+    unmetered: bool = False
 
 
 class RuntimeKeeper:
@@ -79,7 +79,6 @@ class RuntimeKeeper:
         self._tell = tell
         self._kept: dict[str, _Kept] = {}
         self._asked_at = -math.inf
-        self._balance: Balance | None = None
         self._begun: dict[str, float] = {}
         self._run_units: dict[str, float] = {}
 
@@ -166,11 +165,6 @@ class RuntimeKeeper:
             "budget": limits.budget or None,
         }
 
-    @property
-    def balance(self) -> Balance | None:
-        """The latest balance that was asked for; None before the first."""
-        return self._balance
-
     # -- within --------------------------------------------------------------------------------------------------
 
     def _account(self, session: Session) -> AccountProvider | None:
@@ -193,26 +187,46 @@ class RuntimeKeeper:
         )
 
     async def _measure(self, held: list[Session]) -> None:
-        """Ask for the rate of the account once a minute, and note what each session has of it."""
+        """Ask for the rate of each account once a minute, and note what each session has of it."""
         if self._clock.monotonic() - self._asked_at < BALANCE_S:
             return
         self._asked_at = self._clock.monotonic()
+        payers: dict[tuple[str, str], list[Session]] = {}
+        for session in held:
+            payers.setdefault((session.provider, session.account), []).append(session)
+        async with anyio.create_task_group() as tasks:
+            for (_, name), sessions in payers.items():
+                tasks.start_soon(self._measure_account, name, sessions)
+        self.meter.save()
+
+    async def _measure_account(self, name: str, held: list[Session]) -> None:
         account = self._account(held[0])
         assert account is not None  # the caller has looked
         try:
             with anyio.fail_after(_PING_LIMIT_S):
-                self._balance = balance = await account.balance()
-                rates = (await account.offers()).rates if balance.rate_hourly else {}
+                balance = await account.balance(name)
+                rates = (await account.offers(name)).rates if balance.rate_hourly else {}
         except (ColabBridgeError, TimeoutError) as error:
             log.info("balance not known", extra={"why": str(error)})
-            return
+            return self._unmetered(held)
         if balance.rate_hourly is None:
-            return
+            return self._unmetered(held)
         others = max(0, (balance.runtimes or len(held)) - len(held))
         kinds = {session.name: _kind(session) for session in held}
-        for name, rate in shares(balance.rate_hourly, kinds, others, rates).items():
-            self.meter.note(name, rate)
-        self.meter.save()
+        for session, rate in shares(balance.rate_hourly, kinds, others, rates).items():
+            self.meter.note(session, rate)
+        return None
+
+    def _unmetered(self, held: list[Session]) -> None:
+        """Say once of each budget that it cannot be kept; what was known goes on counting at its last rate."""
+        for session in held:
+            kept, budget = self._note(session.name), self._limits(session).budget
+            if budget > 0 and self.meter.rate(session.name) is None and not kept.unmetered:
+                kept.unmetered = True
+                self._tell(
+                    f"session {session.name}: Google does not tell what it uses, so its budget of {budget:g} compute "
+                    f"units cannot be kept; end it with: colab-bridge stop {session.name}"
+                )
 
     async def _look_after(self, session: Session) -> None:
         kept, limits, now = self._note(session.name), self._limits(session), self._clock.time()

@@ -251,15 +251,11 @@ class SessionService:
         """Return provider, account as far as one is named, and the session if there is one; see :meth:`ensure`."""
         session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
         if session is not None:
-            return session.provider, self.account_of(session) or str(session.options.get("account") or ""), session
+            return session.provider, session.account or str(session.options.get("account") or ""), session
         settings = self.settings(project, env)
         target = choose_target(settings, runtime=runtime, provider=provider, options=options)
         account = str(target.options.get("account") or settings.account)
         return target.provider, account, self._default_on(target, project)
-
-    def account_of(self, session: Session) -> str:
-        """Return whose account pays for the runtime of a session; empty where none does, or nobody knows."""
-        return str(session.handle.data.get("account") or "") if session.handle is not None else ""
 
     async def _find_or_make(self, target: Target, project: str, name: str | None, env: Mapping[str, str]) -> Session:
         async with self._lock(f"project:{project}"):
@@ -383,7 +379,9 @@ class SessionService:
         """Return the session that holds a runtime; None when nobody does."""
         return next((each for each in self._store.sessions() if each.handle and each.handle.id == runtime), None)
 
-    async def adopt(self, runtime: str, project: str, name: str | None, env: Mapping[str, str]) -> Session:
+    async def adopt(
+        self, runtime: str, project: str, name: str | None, env: Mapping[str, str], *, account: str = ""
+    ) -> Session:
         """Make a session of a runtime that the account has, whoever opened it.
 
         Args:
@@ -391,6 +389,7 @@ class SessionService:
             project: Absolute path of the project's root.
             name: Session name; one after the project when omitted.
             env: The caller's ``COLAB_BRIDGE_*`` variables.
+            account: Whose it is; the account in use when empty.
 
         Raises:
             RuntimeLostError: the account has no such runtime.
@@ -405,7 +404,7 @@ class SessionService:
         provider.require_same_services(env)
         if name:
             self._check_new_name(name)
-        handle = await provider.adopt(runtime)
+        handle = await provider.adopt(runtime, account)
         taken = {session.name for session in self._store.sessions()}
         session = Session(
             name=name or unique_name(session_slug(project, provider.name), taken),

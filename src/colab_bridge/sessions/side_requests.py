@@ -149,7 +149,7 @@ class SideRequests:
         if not first.granted:
             if not first.consent_url:
                 raise UserError("Google does not give these credentials to the runtime", hint="colab-bridge whoami")
-            who = await account.provider.account() or "the account of this runtime"
+            who = account.handle.account or await account.provider.account() or "the account of this runtime"
             line.say(f"To go on, open this page as {who} and tick every box:\n{first.consent_url}")
         while not (await account.provider.propagate(account.handle, kind, dry_run=False)).granted:
             if first.granted:

@@ -48,6 +48,7 @@ class Account:
         self.pings = 0
         self.failure: Exception | None = None
         self.now = Balance(units=100.0, rate_hourly=2.0, runtimes=1)
+        self.of: dict[str, Balance] = {}
 
     async def acquire(self, request: RuntimeRequest) -> RuntimeHandle:
         raise NotImplementedError
@@ -66,26 +67,26 @@ class Account:
     def require_same_services(self, env: object) -> None:
         raise NotImplementedError
 
-    async def account(self) -> str:
+    async def account(self, account: str = "") -> str:
         return "me@example.com"
 
-    async def runtimes(self) -> list[AccountRuntime]:
+    async def runtimes(self, account: str = "") -> list[AccountRuntime]:
         return []
 
-    async def adopt(self, runtime_id: str) -> RuntimeHandle:
+    async def adopt(self, runtime_id: str, account: str = "") -> RuntimeHandle:
         raise NotImplementedError
 
-    async def release_id(self, runtime_id: str) -> None:
+    async def release_id(self, runtime_id: str, account: str = "") -> None:
         raise NotImplementedError
 
     async def reconcile(self, in_use: frozenset[str]) -> list[AccountRuntime]:
         return []
 
-    async def offers(self) -> Offers:
+    async def offers(self, account: str = "") -> Offers:
         return Offers()
 
-    async def balance(self) -> Balance:
-        return self.now
+    async def balance(self, account: str = "") -> Balance:
+        return self.of.get(account, self.now)
 
     async def forward(self, handle: RuntimeHandle, port: int) -> Endpoint:
         raise NotImplementedError
@@ -252,10 +253,10 @@ async def test_limits_of_a_session_go_before_the_settings(tmp_path: Path) -> Non
     assert desk.sessions == []
 
 
-async def test_a_balance_that_is_not_known_stops_nothing(tmp_path: Path) -> None:
+async def test_a_balance_that_is_not_known_stops_nothing_and_of_a_budget_that_is_said_once(tmp_path: Path) -> None:
     desk = Desk(tmp_path, budget=1.0)
 
-    async def unknown() -> Balance:
+    async def unknown(account: str = "") -> Balance:
         raise QuotaError("no", hint="later")
 
     desk.account.balance = unknown  # type: ignore[method-assign]
@@ -265,6 +266,21 @@ async def test_a_balance_that_is_not_known_stops_nothing(tmp_path: Path) -> None
     view = desk.keeper.view(desk.session)
     assert view is not None
     assert view["units"] is None
+    (told,) = desk.told
+    assert "its budget of 1 compute units cannot be kept" in told
+    assert told.endswith("colab-bridge stop s")
+
+
+async def test_the_sessions_of_two_accounts_are_measured_by_their_own_rates(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for name, account, rate in (("a", "ada@example.org", 2.0), ("b", "bob@example.org", 12.0)):
+        handle = RuntimeHandle(provider="colab", id=f"gpu-{name}", data={"hardware": T4, "account": account})
+        desk.sessions.append(Session(**{**_fields(desk.session), "name": name, "handle": handle}))
+        desk.account.of[account] = Balance(units=50.0, rate_hourly=rate, runtimes=1)
+    await desk.keeper.round()
+    await desk.minutes(30)
+    spent = {name: round(desk.keeper.meter.spent(name) or 0.0, 2) for name in ("s", "a", "b")}
+    assert spent == {"s": 1.0, "a": 1.0, "b": 6.0}
 
 
 def _fields(session: Session) -> dict[str, Any]:

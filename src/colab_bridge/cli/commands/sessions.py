@@ -12,12 +12,13 @@ from colab_bridge.cli.root import json_option
 
 __all__ = ["SESSION_HEAD", "session_rows", "sessions"]
 
+RUNTIME_HEAD = ("runtime", "hardware", "units/h", "age", "session", "made by", "account")
 SESSION_HEAD = ("session", "state", "provider", "kernels", "age", "runtime", "project")
 
 
 @click.command("sessions")
 @click.option("--project", "only_here", is_flag=True, help="Only those of this project.")
-@click.option("-a", "--all", "everything", is_flag=True, help="Also all runtimes of the Google account.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also all runtimes of all Google accounts.")
 @json_option
 @click.pass_obj
 def sessions(invocation: Invocation, only_here: bool, everything: bool) -> None:
@@ -39,12 +40,27 @@ def sessions(invocation: Invocation, only_here: bool, everything: bool) -> None:
 
 def _runtimes(invocation: Invocation, owned: dict[str, Any]) -> None:
     console, runtimes = invocation.console, owned.get("runtimes") or []
-    console.note(f"account {owned.get('account') or 'unknown'}: {len(runtimes)} Colab runtimes")
+    for account in owned.get("accounts") or []:
+        count = account["runtimes"]
+        found = account["problem"] or f"{count} Colab runtime{'' if count == 1 else 's'}"
+        console.note(f"account {account['account'] or 'unknown'}: {found}")
     if runtimes:
-        rows = [[each["id"], each["hardware"], each.get("session") or "-", _origin(each)] for each in runtimes]
-        console.table(("runtime", "hardware", "session", "made by"), rows)
+        console.table(RUNTIME_HEAD, [_runtime_row(each) for each in runtimes])
     if any(not each.get("session") for each in runtimes):
         console.hint("use one: colab-bridge adopt ID   end one: colab-bridge stop ID")
+
+
+def _runtime_row(runtime: dict[str, Any]) -> list[object]:
+    rate = runtime.get("rate_hourly")
+    return [
+        runtime["id"],
+        runtime["hardware"],
+        f"{rate:.2f}" if isinstance(rate, (int, float)) else "-",
+        age(runtime.get("since")),
+        runtime.get("session") or "-",
+        _origin(runtime),
+        runtime.get("account") or "-",
+    ]
 
 
 def _origin(runtime: dict[str, Any]) -> str:

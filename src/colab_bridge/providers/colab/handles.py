@@ -55,8 +55,14 @@ def wish_of(entry: Entry) -> Wish:
     return Wish(request=entry.request, hardware=hardware, version=entry.version)
 
 
-def shown(assignment: Assignment, entry: Entry | None) -> AccountRuntime:
-    """Return a runtime as people see it, with what we know of its request."""
+def shown(assignment: Assignment, entry: Entry | None, *, rate_hourly: float | None = None) -> AccountRuntime:
+    """Return a runtime as people see it, with what we know of its request.
+
+    Args:
+        assignment: The service's word of it.
+        entry: Our request that it comes from; None when it is not ours.
+        rate_hourly: Compute units an hour that such a machine was seen to cost.
+    """
     label = ""
     if entry is not None and entry.session:
         label = f"session {entry.session}"
@@ -68,6 +74,9 @@ def shown(assignment: Assignment, entry: Entry | None) -> AccountRuntime:
         ours=entry is not None and not entry.adopted,
         label=label,
         version=assignment.version,
+        account=entry.account if entry is not None else "",
+        rate_hourly=rate_hourly,
+        since=entry.asked_at if entry is not None and not entry.adopted else None,
     )
 
 

@@ -44,7 +44,9 @@ from colab_bridge.providers.colab.http import CallFailedError, GoogleHttp
 from colab_bridge.providers.colab.ledger import Entry, Ledger
 from colab_bridge.providers.colab.machine import inspect
 from colab_bridge.providers.colab.options import Wanted, read_options
+from colab_bridge.providers.colab.overview import overview
 from colab_bridge.providers.colab.rates import Rates
+from colab_bridge.providers.colab.releasing import give_back
 from colab_bridge.providers.colab.values import Assignment, is_endpoint_id, nbh_of
 from colab_bridge.providers.colab.ways import GONE_AFTER_S, Ways, endpoint_of
 
@@ -57,8 +59,6 @@ JUPYTER_PORT: Final = 8080
 FRESH_S: Final = 120.0
 #: Seconds after which a request without a runtime cannot get one any more: creation ends after 180 s at the service.
 FORGOTTEN_S: Final = 600.0
-_CONFIRM_TRIES = 5
-_CONFIRM_PAUSE_S = 1.5
 
 
 @dataclass(slots=True)
@@ -243,50 +243,29 @@ class ColabProvider:
         """
         service = self._service(handle)
         assignment = Assignment(endpoint=endpoint_in(handle), name=str(handle.data.get("name") or ""))
-        await self._give_back(service, assignment)
+        await give_back(service.control, service.ways, assignment, self._pause)
         await to_thread.run_sync(self._ledger.remove, str(handle.data.get("request") or uuid.UUID(int=0)))
-
-    async def _give_back(self, service: _Account, assignment: Assignment) -> None:
-        try:
-            await service.control.release(assignment)
-            for number in range(_CONFIRM_TRIES):
-                if all(listed.id != assignment.id for listed in await service.control.listing()):
-                    service.ways.forget(assignment.id)
-                    return
-                await self._pause(_CONFIRM_PAUSE_S * (number + 1))
-        except CallFailedError as error:
-            failed = to_error(error.failure)
-            raise type(failed)(
-                f"the Colab runtime {assignment.id} may still run: {failed.message}",
-                hint=f"try again: colab-bridge stop {assignment.id}",
-                code=failed.code,
-            ) from error
-        raise TransientError(
-            f"Colab still lists the runtime {assignment.id} after it was released",
-            hint=f"try again in a minute: colab-bridge stop {assignment.id}",
-            code="CB-COLAB-023",
-        )
 
     # -- the account ---------------------------------------------------------------------------------------------
 
-    async def account(self) -> str:
+    async def account(self, account: str = "") -> str:
         """Return the e-mail address of the account that would be used; empty when unknown."""
-        return await self._account_name("")
+        return await self._account_name(account)
 
-    async def runtimes(self) -> list[AccountRuntime]:
-        """Return every runtime of the account in use, also those opened in a browser."""
-        service = await self._current()
-        found = await service.ways.list_now()
+    async def runtimes(self, account: str = "") -> list[AccountRuntime]:
+        """Return every runtime of an account, also those opened in a browser."""
+        account = await self._account_name(account)
+        found = await self._account(account, "v1").ways.list_now()
         ours = {entry.runtime: entry for entry in await to_thread.run_sync(self._ledger.entries)}
-        return [shown(assignment, ours.get(assignment.id)) for assignment in found]
+        return await overview(found, ours, await to_thread.run_sync(self._rates.load), account)
 
-    async def adopt(self, runtime_id: str) -> RuntimeHandle:
-        """Take over a runtime of the account in use, whoever made it.
+    async def adopt(self, runtime_id: str, account: str = "") -> RuntimeHandle:
+        """Take over a runtime of an account, whoever made it.
 
         Raises:
             RuntimeLostError: the account has no such runtime.
         """
-        account = await self._account_name("")
+        account = await self._account_name(account)
         service = self._account(account, "v1")
         assignment = next((each for each in await service.ways.list_now() if each.id == runtime_id), None)
         if assignment is None:
@@ -305,8 +284,8 @@ class ColabProvider:
         await to_thread.run_sync(self._ledger.write, entry)
         return make_handle(entry, assignment, assignment.hardware)
 
-    async def release_id(self, runtime_id: str) -> None:
-        """Release a runtime of the account in use by its id; one that is gone already is no error.
+    async def release_id(self, runtime_id: str, account: str = "") -> None:
+        """Release a runtime of an account by its id; one that is gone already is no error.
 
         Raises:
             RuntimeLostError: it cannot be the id of a runtime.
@@ -317,13 +296,13 @@ class ColabProvider:
         if entry is not None:
             await self._release_entry(entry)
             return
-        service = await self._current()
-        await self._give_back(service, Assignment(endpoint=runtime_id))
+        service = await self._named(account)
+        await give_back(service.control, service.ways, Assignment(endpoint=runtime_id), self._pause)
 
     async def _release_entry(self, entry: Entry) -> None:
         service = self._account(entry.account, entry.api)
         assignment = Assignment(endpoint="" if entry.runtime == id_in(entry.name) else entry.runtime, name=entry.name)
-        await self._give_back(service, assignment)
+        await give_back(service.control, service.ways, assignment, self._pause)
         await to_thread.run_sync(self._ledger.remove, entry.request)
 
     async def reconcile(self, in_use: frozenset[str]) -> list[AccountRuntime]:
@@ -373,18 +352,18 @@ class ColabProvider:
         ended = self._ended.get(entry.request)
         return entry.request in self._asking or (ended is not None and self._clock.monotonic() - ended < FRESH_S)
 
-    async def offers(self) -> Offers:
-        """Return what the account in use may have, with the rates that were seen on this machine."""
-        service = await self._current()
+    async def offers(self, account: str = "") -> Offers:
+        """Return what an account may have, with the rates that were seen on this machine."""
+        service = await self._named(account)
         try:
             offers = await service.control.offers()
         except CallFailedError as error:
             raise to_error(error.failure) from error
         return replace(offers, rates=await to_thread.run_sync(self._rates.load))
 
-    async def balance(self) -> Balance:
+    async def balance(self, account: str = "") -> Balance:
         """Return what is left and how fast it goes."""
-        service = await self._current()
+        service = await self._named(account)
         try:
             balance = await service.control.balance()
         except CallFailedError as error:
@@ -469,11 +448,11 @@ class ColabProvider:
         token = await self._tokens.token(account=wanted)
         return token.account or wanted
 
-    async def _current(self) -> _Account:
-        return self._account(await self._account_name(""), "v1")
+    async def _named(self, account: str) -> _Account:
+        return self._account(await self._account_name(account), "v1")
 
     def _service(self, handle: RuntimeHandle) -> _Account:
-        return self._account(str(handle.data.get("account") or ""), str(handle.data.get("api") or "v1"))
+        return self._account(handle.account, str(handle.data.get("api") or "v1"))
 
     def _account(self, account: str, api: str) -> _Account:
         if (account, api) not in self._accounts:

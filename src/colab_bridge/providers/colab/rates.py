@@ -9,9 +9,14 @@ from pathlib import Path
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge.model.hardware import Hardware
 
-__all__ = ["Rates"]
+__all__ = ["Rates", "rate_name"]
 
 log = logging.getLogger(__name__)
+
+
+def rate_name(hardware: Hardware) -> str:
+    """Return the name under which the rate of a machine type is kept."""
+    return f"{hardware.accelerator}{', high memory' if hardware.high_memory else ''}"
 
 
 class Rates:
@@ -37,7 +42,7 @@ class Rates:
 
     def note(self, hardware: Hardware, rate_hourly: float) -> None:
         """Keep the rate of a machine that was the only one of its account."""
-        name = f"{hardware.accelerator}{', high memory' if hardware.high_memory else ''}"
+        name = rate_name(hardware)
         known = self.load()
         if known.get(name) == rate_hourly:
             return
