@@ -14,6 +14,7 @@ __all__ = ["amount", "show_conflict", "show_diff", "show_report", "show_status"]
 
 _ARROWS = {"remote": "up  ", "local": "down"}
 _MOST_TEXT = 1 << 20
+_SIZES = frozenset({"blocked", "stays-there"})
 
 
 def amount(count: object) -> str:
@@ -38,7 +39,8 @@ def show_report(console: Console, report: Mapping[str, Any]) -> None:
     else:
         console.note("in step")
     for notice in report.get("notices") or []:
-        command = f"; see: {notice['command']}" if notice.get("command") else ""
+        lead = "take it along" if notice.get("kind") in _SIZES else "see"
+        command = f"; {lead}: {notice['command']}" if notice.get("command") else ""
         console.note(f"{notice.get('path')}: {notice.get('sentence')}{command}")
     for item in report.get("failed") or []:
         console.note(f"not done: {item.get('path')}: {item.get('sentence')}")

@@ -136,12 +136,22 @@ class KernelBarrier:
         for notice in (notice for report in reports for notice in report.notices):
             if notice.kind == "conflict":
                 self._tell(run, "warning", f"{notice.path}: {notice.sentence}; see: {notice.command}")
+        self._say_what_stays(run, reports)
         if last.deferred:
             names = listed(item.path for item in last.deferred)
             size = sum(item.size for item in last.deferred) / 2**20
             self._tell(run, "info", f"coming down in the background: {names} ({size:.0f} MiB)")
         if last.unstable:
             self._tell(run, "info", f"still open for writing on the runtime: {listed(last.unstable)}")
+
+    def _say_what_stays(self, run: str, reports: Sequence[SyncReport]) -> None:
+        """Name results that are too large to come down by themselves, each once."""
+        large = {n.path: n for report in reports for n in report.notices if n.kind == "stays-there"}
+        new = [notice for path, notice in large.items() if path not in self._told]
+        if new:
+            self._told.update(notice.path for notice in new)
+            names = listed(notice.path for notice in new)
+            self._tell(run, "warning", f"{names}: {new[0].sentence}; take it along: {new[0].command}")
 
     def _tell(self, run: str, level: str, text: str) -> None:
         self._hub.note({"type": "notice", "run": run, "level": level, "text": text})

@@ -66,7 +66,7 @@ class Looking:
     async def all(self) -> LocalView:
         """Greet the runtime and look at everything on both sides."""
         view = await self.here("sync")
-        await self._remote.hello(view.rules)
+        await self._remote.hello(view.rules, self._local.options.budget)
         self.is_open, self._watching = True, False
         await self._keep_rules(view)
         await self._remote.snapshot()
@@ -97,8 +97,9 @@ class Looking:
             await self._local.do(self._store.commit, base)
             await self._local.do(self._store.set_meta, "rules", rules_id)
             self._rules_id = rules_id
-        if self._remote.rules_id != rules_id:
-            await self._remote.set_rules(view.rules)
+        budget = self._local.options.budget
+        if self._remote.rules_id != rules_id or self._remote.budget != budget:
+            await self._remote.set_rules(view.rules, budget)
             await self._remote.snapshot()
 
     async def exchange(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from colab_bridge.agent.sync.budget import Budget
 from colab_bridge.agent.sync.disk.ops import ApplyOp, Code
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.pages import TreeReader, WireError
@@ -155,6 +156,7 @@ class RemoteFiles:
     Attributes:
         codecs: How content may be packed for the runtime.
         round_trips: Calls so far that had to be waited for.
+        budget: The limits that it was told; None before.
         tree: What the runtime had at :attr:`gen`; None before the first look.
     """
 
@@ -167,6 +169,7 @@ class RemoteFiles:
         self._max_entries = max_entries
         self.codecs = (Codec.ZLIB,) if packs else ()
         self._rules_id = ""
+        self.budget: Budget | None = None
         self._workspace = ""
         self.round_trips = 0
         self.gen = 0
@@ -196,8 +199,8 @@ class RemoteFiles:
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    async def hello(self, rules: IgnoreRules) -> RemoteInfo:
-        """Open the workspace there, with our key and our rules.
+    async def hello(self, rules: IgnoreRules, budget: Budget) -> RemoteInfo:
+        """Open the workspace there, with our key, our rules and our limits.
 
         Raises:
             RemoteFailure: it cannot be opened.
@@ -218,16 +221,17 @@ class RemoteFiles:
             watching=result.get("watching") is True,
         )
         self.gen, self.tree = 0, None
-        await self.set_rules(rules)
+        await self.set_rules(rules, budget)
         return self.info
 
-    async def set_rules(self, rules: IgnoreRules) -> None:
-        """Tell the runtime what travels; it never has rules of its own."""
-        result, _ = await self._call("rules", {}, rules.to_text().encode(), compress=True)
+    async def set_rules(self, rules: IgnoreRules, budget: Budget) -> None:
+        """Tell the runtime what travels; it never has rules and limits of its own."""
+        params = {"budget": budget.to_json()}
+        result, _ = await self._call("rules", params, rules.to_text().encode(), compress=True)
         rules_id = rules.rules_id
         if result.get("rules_id") != rules_id:
             raise WireError("the runtime answers with other ignore rules")
-        self._rules_id = rules_id
+        self._rules_id, self.budget = rules_id, budget
         self.gen, self.tree = 0, None
 
     # -- looking -----------------------------------------------------------------------------------------------------

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from colab_bridge._util.atomic import write_atomic
-from colab_bridge.agent.sync.ignore import OWN_FILE, IgnoreRules, include_lines
-from colab_bridge.agent.sync.names import check_path
+from colab_bridge.agent.sync.ignore import OWN_FILE, IgnoreRules, Standing, include_lines
 from colab_bridge.agent.sync.tree import Directory, File, walk
-from colab_bridge.errors import UserError
 
 __all__ = ["add_inclusion", "holds_rules", "read_rules", "rule_folders"]
 
@@ -65,27 +62,26 @@ def _read(path: Path) -> str:
         return ""
 
 
-def add_inclusion(root: Path, path: str) -> list[str]:
+def add_inclusion(root: Path, rules: IgnoreRules, path: str, *, is_folder: bool) -> list[str]:
     """Write the lines into ``.colabbridgeignore`` that make a path travel.
 
     Args:
         root: The project.
+        rules: Its rules as they are.
         path: Path below it, ``/`` separated.
+        is_folder: What it is.
 
     Returns:
-        The lines that were added; empty when they were there already.
+        The lines that were added; empty when the path is included already.
 
     Raises:
-        UserError: there is no such path, or the file cannot be written.
+        OSError: the file cannot be written.
     """
-    if not path or check_path(path) is not None or not os.path.lexists(root / path):
-        raise UserError(f"there is no {path!r} in {root}", hint="Give a path as `colab-bridge sync status` shows it.")
-    lines = include_lines(path, is_folder=(root / path).is_dir())
+    if rules.verdict(path, is_folder=is_folder).standing is Standing.INCLUDED:
+        return []
+    lines = include_lines(path, rules, is_folder=is_folder)
     target = root / OWN_FILE
     text = _read(target)
-    have: Mapping[str, None] = dict.fromkeys(text.splitlines())
-    if lines and lines[-1] in have:
-        return []
     joined = text if not text or text.endswith("\n") else text + "\n"
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
     write_atomic(target, (joined + "\n".join(lines) + "\n").encode(), mode=mode)

@@ -21,12 +21,12 @@ from colab_bridge.sync.base import KeptCopy
 from colab_bridge.sync.conflicts import file_pieces
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure
+from colab_bridge.sync.including import include_path
 from colab_bridge.sync.manager import SyncManager, syncs
 from colab_bridge.sync.moves import FileMover, Tell
 from colab_bridge.sync.remote import RemoteFailure
 from colab_bridge.sync.removal import remove_here
 from colab_bridge.sync.report import diff_view, hold_view, left_out_lines, merged
-from colab_bridge.sync.rules import add_inclusion
 from colab_bridge.sync_core.model import Side
 
 __all__ = ["SyncService"]
@@ -163,8 +163,8 @@ class SyncService:
     async def include(self, name: str, path: str) -> dict[str, Any]:
         """Have a path that was left out travel from now on."""
         controller = await self._controller(name)
-        lines = await controller.local.do(add_inclusion, controller.local.project, path)
-        await controller.include(path)
+        await _checked(controller.plan())
+        lines = await include_path(controller, path)
         report = await _checked(controller.sync("sync", wait_all=True))
         return {"path": shown(path), "lines": lines, "report": report.to_json()}
 

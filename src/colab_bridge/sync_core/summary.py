@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from colab_bridge.agent.sync.names import shown
-from colab_bridge.agent.sync.tree import Blocked, File, Unknown
+from colab_bridge.agent.sync.tree import Blocked, Entry, File, Unknown, Why
 from colab_bridge.sync_core.changes import Action, Change
 from colab_bridge.sync_core.model import Decision, Hold, Reason, Rule, Side, Stop
 from colab_bridge.sync_core.plan import Plan
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _NAMED = 3
+_SIZES = frozenset({Why.TOO_BIG, Why.OVER_BUDGET})
 
 
 class Kind(StrEnum):
@@ -70,7 +71,8 @@ class Notice:
 
     Attributes:
         path: Where, safe to print.
-        kind: ``conflict``, ``kept``, ``blocked``, ``exec-dropped`` or ``folder-kept``.
+        kind: ``conflict``, ``kept``, ``blocked``, ``stays-there`` (a large file of the runtime), ``exec-dropped`` or
+            ``folder-kept``.
         sentence: What it means.
         command: The command that helps, or empty.
     """
@@ -163,9 +165,17 @@ def _notices(decision: Decision) -> Iterable[Notice]:
     if decision.reason in {Reason.EDIT_BEATS_DELETE, Reason.SURVIVORS}:
         yield Notice(path=path, kind="kept", sentence=decision.reason.sentence)
     if not decision.settled:
-        yield Notice(path=path, kind="blocked", sentence=_blocked_sentence(decision))
+        too_large = [_is_too_large(entry) for entry in (decision.local, decision.remote)]
+        command = f"colab-bridge sync include {_quoted(path)}" if any(too_large) else ""
+        kind = "stays-there" if too_large[1] and not too_large[0] else "blocked"
+        yield Notice(path=path, kind=kind, sentence=_blocked_sentence(decision), command=command)
     if decision.remote_keeps_exec:
         yield Notice(path=path, kind="exec-dropped", sentence="the runtime may not make it executable here")
+
+
+def _is_too_large(entry: Entry | None) -> bool:
+    """Return whether only the limits of size keep a file from travelling."""
+    return isinstance(entry, Blocked) and entry.why in _SIZES
 
 
 def _blocked_sentence(decision: Decision) -> str:

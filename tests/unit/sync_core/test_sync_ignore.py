@@ -145,13 +145,24 @@ def test_own_rules_win_over_lists_and_git_but_not_over_what_never_travels():
     assert rules.verdict(".git/config", is_folder=False).standing is Standing.IGNORED
 
 
-@pytest.mark.parametrize("path", ["node_modules/x/[1] *.js", "build/model.bin", "a/b/#c", ".env", "!x", "data/big "])
+@pytest.mark.parametrize("path", ["node_modules/x/[1] *.js", "build/model.bin", "a/b/#c", ".env", "!x"])
 def test_the_lines_of_an_inclusion_include_exactly_that_path(path):
     own = "*\n" if path.startswith("a/") else ""
-    own += "\n".join(include_lines(path, is_folder=False))
+    own += "\n".join(include_lines(path, IgnoreRules(own={"": own}), is_folder=False))
     rules = IgnoreRules(own={"": own})
     assert rules.verdict(path, is_folder=False).standing is Standing.INCLUDED
     assert path.count("/") == 0 or not rules.verdict(path + "x", is_folder=False).travels
+
+
+@pytest.mark.parametrize("git", ["", "data/\n", "*.bin\n"])
+def test_an_inclusion_leaves_everything_else_in_its_folder_as_it_was(git):
+    before = IgnoreRules(git={"": git})
+    lines = include_lines("data/sub/big .bin", before, is_folder=False)
+    after = IgnoreRules(own={"": "\n".join(lines)}, git={"": git})
+    assert after.verdict("data/sub/big .bin", is_folder=False).standing is Standing.INCLUDED
+    for other in ("data/x.csv", "data/sub/y.csv", "data/sub/z.bin", "data/sub/deep/x", "x"):
+        standings = {rules.verdict(other, is_folder=False).standing for rules in (before, after)}
+        assert len(standings) == 1, other
 
 
 @settings(max_examples=300, deadline=None)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .tree import Why
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Budget", "Candidate", "left_out"]
 
 _DAY_NS = 86_400_000_000_000
+_MOST_BYTES = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,22 @@ class Budget:
     file: int = 512 * 2**20
     git_file: int = 100 * 2**20
     git_total: int = 2 * 2**30
+
+    def to_json(self) -> list[int]:
+        """Return the wire form."""
+        return [self.file, self.git_file, self.git_total]
+
+    @classmethod
+    def from_json(cls, row: list[object]) -> Self:
+        """Check and read the wire form.
+
+        Raises:
+            ValueError: it is none.
+        """
+        numbers = [number for number in row if type(number) is int and 0 <= number < _MOST_BYTES]
+        if len(row) != 3 or len(numbers) != 3:
+            raise ValueError("these are no limits")
+        return cls(*numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,17 +318,23 @@ def _texts(content: object) -> dict[str, str]:
     return content
 
 
-def include_lines(path: str, *, is_folder: bool) -> list[str]:
-    """Return the lines for ``.colabbridgeignore`` in the root that make exactly this path travel.
+def include_lines(path: str, rules: IgnoreRules, *, is_folder: bool) -> list[str]:
+    """Return the lines to add to ``.colabbridgeignore`` in the root that make exactly this path travel.
 
-    Each parent is included again and its other content left out again, as gitignore syntax wants it; where no parent
-    is ignored the last line alone is enough.
+    From the first parent on that is left out each one is included again and its other content left out again, as
+    gitignore syntax wants it. Parents that travel stay as they are, with everything in them.
+
+    Args:
+        path: The path.
+        rules: The rules as they are.
+        is_folder: What it is.
     """
     lines: list[str] = []
-    escaped = escape_pattern(path).split("/")
+    escaped, names = escape_pattern(path).split("/"), path.split("/")
     for depth in range(1, len(escaped)):
-        parent = "/".join(escaped[:depth])
-        lines += [f"!/{parent}/", f"/{parent}/*"]
+        if lines or not rules.verdict("/".join(names[:depth]), is_folder=True).travels:
+            parent = "/".join(escaped[:depth])
+            lines += [f"!/{parent}/", f"/{parent}/*"]
     return [*lines, f"!/{'/'.join(escaped)}{'/' if is_folder else ''}"]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..process.service import CallFailure, Peer, Reply, ServerStream, StreamHandler
+from .budget import Budget
 from .disk.failures import code_of
 from .disk.ops import ApplyOp, Code, DisplacedFile, OpResult
 from .disk.root import RootFault
@@ -215,8 +216,10 @@ class FilesService:
     def _rules(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         try:
             rules = IgnoreRules.from_text(payload.decode())
+            budget = Budget.from_json(read_list(params, "budget", 3))
         except ValueError as error:
             raise WireError(str(error)) from error
+        workspace.folder.set_budget(budget)
         workspace.folder.set_rules(rules)
         return Reply(self._rules_of(workspace.folder))
 
