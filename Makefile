@@ -8,8 +8,11 @@ STAMPS := $(VENV)/.stamps
 CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Without compiled files every process of a test would compile all of our modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-unit test-integration test-e2e campaign-lid campaign-frontends campaign-sync campaign-colab bench lint format docs clean
+.PHONY: help setup demo test test-unit test-integration test-e2e long-files campaign-lid campaign-frontends campaign-sync campaign-colab bench lint format docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -51,18 +54,22 @@ demo: $(STAMPS)/examples ## Run examples/sales/analysis.ipynb on the local runti
 test: $(STAMPS)/test ## Install what the tests need and run all of them
 	@sh scripts/install-browser.sh --if-allowed
 	@sh scripts/install-google-colab-cli.sh $(VENV)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: $(STAMPS)/test ## The pure, quick tests
 	$(BIN)/python -m pytest -n $(WORKERS) tests/unit
 
 test-integration: $(STAMPS)/test ## Tests with real processes on loopback
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/integration
+	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 test-e2e: $(STAMPS)/test ## Tests through the command line, editors and a browser
 	@sh scripts/install-browser.sh --if-allowed
 	@sh scripts/install-google-colab-cli.sh $(VENV)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
+
+long-files: $(STAMPS)/test ## Run all tests and note which files take long: those start first
+	$(BIN)/python -m pytest $(PARALLEL) --junitxml=.test-artifacts/times.xml
+	$(BIN)/python tests/long_files.py .test-artifacts/times.xml
 
 campaign-lid: $(STAMPS)/test ## The closed lid in real time: a cell of ten minutes, everything killed at one, back at six
 	COLAB_BRIDGE_LID_SCALE=1 $(BIN)/python -m pytest -n 4 --timeout 2400 tests/e2e/test_lid.py
