@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
-from colab_bridge.daemon.main import main
-
 if __name__ == "__main__":
+    # Modules stay until the end: to look for garbage among them takes a tenth of the start, and of every look later.
+    gc.disable()
+    from colab_bridge.daemon.main import main
+
+    gc.freeze()
+    gc.enable()
     sys.exit(main(sys.argv[1:]))
