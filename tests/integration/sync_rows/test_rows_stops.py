@@ -208,7 +208,7 @@ async def test_a_file_of_the_runtime_beyond_the_budget_is_told_and_changes_neith
         with open(pair.there / "f", "wb") as file:
             file.truncate(600 << 20)
         report = await pair.sync.sync("post")
-        assert [(n.path, n.kind) for n in report.notices] == [("f", "blocked")]
+        assert [(n.path, n.kind) for n in report.notices] == [("f", "stays-there")]
         assert "larger than the limit" in report.notices[0].sentence
         assert tree_of(pair.here) == {"f": "2"}
         assert (pair.there / "f").stat().st_size == 600 << 20
