@@ -25,60 +25,68 @@ PRINTING = f"import time\nfor n in range({LINES}):\n    print('line', n, flush=T
 EVERY_LINE = "".join(f"line {n}\n" for n in range(LINES))
 
 
+@pytest.fixture
+def path(shared_home: DaemonHome, request: pytest.FixtureRequest) -> Path:
+    """A notebook of this test alone in the project that they share; it has a kernel of its own."""
+    return shared_home.project / f"{request.node.name}.ipynb"
+
+
 def assert_nothing_lost(home: DaemonHome, run_id: str, seen: Seen) -> None:
     """Nothing is missing, and nothing is said to be."""
     assert seen.of("lost") == []
     assert home.view(run_id)["output_may_be_lost"] == ""
 
 
-def test_a_killed_daemon_loses_no_line_of_the_cell_under_way(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "x = 1", PRINTING, "print('after', x)")
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 9\n")
-    daemon_home.kill_daemon()
-    seen = daemon_home.follow(run["id"])
+def test_a_killed_daemon_loses_no_line_of_the_cell_under_way(shared_home: DaemonHome, path: Path) -> None:
+    write(path, "x = 1", PRINTING, "print('after', x)")
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 9\n")
+    shared_home.kill_daemon()
+    seen = shared_home.follow(run["id"])
     _, second, third = read(path)
     assert printed(second) == EVERY_LINE
     assert printed(third) == "after 1\n"
     assert seen.text() == EVERY_LINE + "after 1\n"
     assert seen.status == "ok"
-    assert_nothing_lost(daemon_home, run["id"], seen)
+    assert_nothing_lost(shared_home, run["id"], seen)
 
 
-def test_a_daemon_killed_twice_loses_no_line(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", PRINTING)
-    run = daemon_home.start_notebook(path)
+def test_a_daemon_killed_twice_loses_no_line(shared_home: DaemonHome, path: Path) -> None:
+    write(path, PRINTING)
+    run = shared_home.start_notebook(path)
     for last in ("line 5\n", "line 12\n"):
-        daemon_home.until_text(run["id"], last)
-        daemon_home.kill_daemon()
-    seen = daemon_home.follow(run["id"])
+        shared_home.until_text(run["id"], last)
+        shared_home.kill_daemon()
+    seen = shared_home.follow(run["id"])
     assert printed(read(path)[0]) == EVERY_LINE
     assert (seen.text(), seen.status) == (EVERY_LINE, "ok")
-    assert_nothing_lost(daemon_home, run["id"], seen)
+    assert_nothing_lost(shared_home, run["id"], seen)
     assert len(seen.of("cell_started")) == 1
     assert len(seen.of("cell_finished")) == 1
 
 
-def test_a_daemon_that_is_away_while_the_cell_ends_still_brings_its_outputs(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", PRINTING, "print('next')")
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 14\n")
-    daemon_home.kill_daemon()
+def test_a_daemon_that_is_away_while_the_cell_ends_still_brings_its_outputs(
+    shared_home: DaemonHome, path: Path
+) -> None:
+    write(path, PRINTING, "print('next')")
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 14\n")
+    shared_home.kill_daemon()
     time.sleep(2)  # the cell ends now; the server keeps what it sends
-    seen = daemon_home.follow(run["id"])
+    seen = shared_home.follow(run["id"])
     first, second = read(path)
     assert printed(first) == EVERY_LINE
     assert printed(second) == "next\n"
     assert seen.status == "ok"
 
 
-def test_a_viewer_that_watches_sees_every_event_once_across_the_kill(daemon_home: DaemonHome) -> None:
-    daemon_home.code("1")
-    pid = daemon_home.pid
-    request = daemon_home.request("code", code=PRINTING)
-    run = daemon_home.client().post("/v1/runs", request)
+def test_a_viewer_that_watches_sees_every_event_once_across_the_kill(shared_home: DaemonHome) -> None:
+    shared_home.code("1")
+    pid = shared_home.pid
+    request = shared_home.request("code", code=PRINTING)
+    run = shared_home.client().post("/v1/runs", request)
     killer = subprocess.Popen(["sh", "-c", f"sleep 0.8; kill -9 {pid}"])
-    seen = daemon_home.follow(run["id"])
+    seen = shared_home.follow(run["id"])
     killer.wait()
     numbered = [event["seq"] for event in seen.events if "seq" in event]
     assert numbered == sorted(set(numbered))
@@ -86,49 +94,49 @@ def test_a_viewer_that_watches_sees_every_event_once_across_the_kill(daemon_home
     assert any(event["state"] == "reconnecting" for event in seen.of("link"))
 
 
-def test_a_copy_has_the_cells_before_the_kill_too(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "print('early')", PRINTING)
+def test_a_copy_has_the_cells_before_the_kill_too(shared_home: DaemonHome, path: Path) -> None:
+    write(path, "print('early')", PRINTING)
     target = path.with_name("out.ipynb")
-    run = daemon_home.start_notebook(path, output_path=str(target))
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.kill_daemon()
-    daemon_home.follow(run["id"])
+    run = shared_home.start_notebook(path, output_path=str(target))
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.kill_daemon()
+    shared_home.follow(run["id"])
     early, late = read(target)
     assert (printed(early), printed(late)) == ("early\n", EVERY_LINE)
     assert [printed(cell) for cell in read(path)] == ["", ""]
 
 
-def test_a_display_of_a_cell_before_the_kill_can_still_be_updated(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "h = display('old', display_id='d')", PRINTING, "h.update('new')")
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.kill_daemon()
-    daemon_home.follow(run["id"])
+def test_a_display_of_a_cell_before_the_kill_can_still_be_updated(shared_home: DaemonHome, path: Path) -> None:
+    write(path, "h = display('old', display_id='d')", PRINTING, "h.update('new')")
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.kill_daemon()
+    shared_home.follow(run["id"])
     first, second, _ = read(path)
     assert first["outputs"][0]["data"]["text/plain"] == "'new'"
     assert printed(second) == EVERY_LINE
 
 
-def test_parameters_are_still_there_after_the_kill(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", code("p = 1", "parameters"), PRINTING, "print(p)")
-    run = daemon_home.start_notebook(path, parameters={"p": 5})
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.kill_daemon()
-    daemon_home.follow(run["id"])
+def test_parameters_are_still_there_after_the_kill(shared_home: DaemonHome, path: Path) -> None:
+    write(path, code("p = 1", "parameters"), PRINTING, "print(p)")
+    run = shared_home.start_notebook(path, parameters={"p": 5})
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.kill_daemon()
+    shared_home.follow(run["id"])
     cells = read(path)
     assert [cell["source"] for cell in cells][1] == "# Parameters\np = 5"
     assert (printed(cells[2]), printed(cells[3])) == (EVERY_LINE, "5\n")
 
 
-def test_a_cell_added_while_no_daemon_ran_does_not_move_the_outputs(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "print('early')", PRINTING, "print('late')")
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.kill_daemon()
+def test_a_cell_added_while_no_daemon_ran_does_not_move_the_outputs(shared_home: DaemonHome, path: Path) -> None:
+    write(path, "print('early')", PRINTING, "print('late')")
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.kill_daemon()
     content = json.loads(path.read_bytes())
     content["cells"].insert(0, code("print('mine')", cell_id="mine"))
     path.write_text(json.dumps(content))
-    daemon_home.follow(run["id"])
+    shared_home.follow(run["id"])
     found = {cell["id"]: printed(cell) for cell in read(path)}
     assert found == {"mine": "", "c0": "early\n", "c1": EVERY_LINE, "c2": "late\n"}
 
@@ -158,63 +166,65 @@ def kill_while_saving(home: DaemonHome, run_id: str, path: Path) -> None:
         home.client()
 
 
-def test_daemons_killed_while_they_save_leave_a_sound_notebook(daemon_home: DaemonHome) -> None:
+def test_daemons_killed_while_they_save_leave_a_sound_notebook(shared_home: DaemonHome, path: Path) -> None:
     big = "import time\nfor n in range(60):\n    print('line', n, 'x' * 400_000, flush=True)\n    time.sleep(0.1)"
-    path = write(daemon_home.project / "n.ipynb", big)
-    run = daemon_home.start_notebook(path)
-    kill_while_saving(daemon_home, run["id"], path)
-    seen = daemon_home.follow(run["id"])
+    write(path, big)
+    run = shared_home.start_notebook(path)
+    kill_while_saving(shared_home, run["id"], path)
+    seen = shared_home.follow(run["id"])
     (cell,) = read(path)
     assert [int(line.split()[1]) for line in printed(cell).splitlines()] == list(range(60))
-    assert printed(cell) == daemon_home.record(run["id"]).text()
+    assert printed(cell) == shared_home.record(run["id"]).text()
     assert (seen.status, errors(cell)) == ("ok", [])
-    assert_nothing_lost(daemon_home, run["id"], seen)
-    assert list(path.parent.glob(".n.ipynb.*.tmp")) == []
+    assert_nothing_lost(shared_home, run["id"], seen)
+    assert list(path.parent.glob(f".{path.name}.*.tmp")) == []
 
 
-def test_daemons_killed_while_they_save_a_failed_cell_do_not_go_on_behind_it(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "print('x' * 30_000_000)\n1/0", "open('went_on', 'w')")
-    run = daemon_home.start_notebook(path)
-    kill_while_saving(daemon_home, run["id"], path)
-    seen = daemon_home.follow(run["id"])
+def test_daemons_killed_while_they_save_a_failed_cell_do_not_go_on_behind_it(
+    shared_home: DaemonHome, path: Path
+) -> None:
+    write(path, "print('x' * 30_000_000)\n1/0", "open('went_on', 'w')")
+    run = shared_home.start_notebook(path)
+    kill_while_saving(shared_home, run["id"], path)
+    seen = shared_home.follow(run["id"])
     assert seen.status == "error"
     assert errors(read(path)[0]) == ["ZeroDivisionError"]
     assert len(printed(read(path)[0])) == 30_000_001
-    assert_nothing_lost(daemon_home, run["id"], seen)
-    assert not (daemon_home.project / "went_on").exists()
+    assert_nothing_lost(shared_home, run["id"], seen)
+    assert not (shared_home.project / "went_on").exists()
 
 
-def test_an_input_request_is_still_open_after_the_kill(daemon_home: DaemonHome) -> None:
-    request = daemon_home.request("code", code="print('hello', input('who? '))", allow_stdin=True)
-    run = daemon_home.client().post("/v1/runs", request)
-    eventually(lambda: daemon_home.record(run["id"]).of("input_request"), "the question")
-    daemon_home.kill_daemon()
-    daemon_home.client().post(f"/v1/runs/{run['id']}/input", {"value": "Ada"})
-    assert daemon_home.follow(run["id"]).text() == "hello Ada\n"
+def test_an_input_request_is_still_open_after_the_kill(shared_home: DaemonHome) -> None:
+    request = shared_home.request("code", code="print('hello', input('who? '))", allow_stdin=True)
+    run = shared_home.client().post("/v1/runs", request)
+    eventually(lambda: shared_home.record(run["id"]).of("input_request"), "the question")
+    shared_home.kill_daemon()
+    shared_home.client().post(f"/v1/runs/{run['id']}/input", {"value": "Ada"})
+    assert shared_home.follow(run["id"]).text() == "hello Ada\n"
 
 
-def test_a_script_survives_the_kill_with_its_exit_code(daemon_home: DaemonHome) -> None:
+def test_a_script_survives_the_kill_with_its_exit_code(shared_home: DaemonHome) -> None:
     source = PRINTING + "\nraise SystemExit(4)"
-    run = daemon_home.start("script", path=str(daemon_home.project / "p.py"), source=source, argv=[])
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.kill_daemon()
-    seen = daemon_home.follow(run["id"])
+    run = shared_home.start("script", path=str(shared_home.project / "p.py"), source=source, argv=[])
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.kill_daemon()
+    seen = shared_home.follow(run["id"])
     assert (seen.text(), seen.finished["exit_code"]) == (EVERY_LINE, 4)
 
 
-def test_variables_outlive_the_daemon(daemon_home: DaemonHome) -> None:
-    first = daemon_home.code("kept = 3")
-    daemon_home.kill_daemon()
-    seen = daemon_home.code("print(kept)")
+def test_variables_outlive_the_daemon(shared_home: DaemonHome) -> None:
+    first = shared_home.code("kept = 3")
+    shared_home.kill_daemon()
+    seen = shared_home.code("print(kept)")
     assert (seen.text(), seen.kernel) == ("3\n", first.kernel)
 
 
-def test_an_orderly_stop_of_the_daemon_is_no_worse(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", PRINTING)
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 5\n")
-    daemon_home.stop_daemon()
-    seen = daemon_home.follow(run["id"])
+def test_an_orderly_stop_of_the_daemon_is_no_worse(shared_home: DaemonHome, path: Path) -> None:
+    write(path, PRINTING)
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 5\n")
+    shared_home.stop_daemon()
+    seen = shared_home.follow(run["id"])
     assert printed(read(path)[0]) == EVERY_LINE
     assert (seen.text(), seen.status) == (EVERY_LINE, "ok")
 
@@ -282,33 +292,33 @@ def test_daemon_and_runtime_killed_together_leave_what_was_recorded_in_the_noteb
     assert EVERY_LINE.startswith(printed(read(path)[0]))
 
 
-def test_a_killed_kernel_ends_the_run_as_lost(daemon_home: DaemonHome) -> None:
-    path = write(daemon_home.project / "n.ipynb", "import os\nprint('pid', os.getpid(), flush=True)\n" + PRINTING)
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 5\n")
-    pid = int(daemon_home.record(run["id"]).text().split()[1])
+def test_a_killed_kernel_ends_the_run_as_lost(shared_home: DaemonHome, path: Path) -> None:
+    write(path, "import os\nprint('pid', os.getpid(), flush=True)\n" + PRINTING)
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 5\n")
+    pid = int(shared_home.record(run["id"]).text().split()[1])
     os.kill(pid, signal.SIGKILL)
-    seen = daemon_home.follow(run["id"])
+    seen = shared_home.follow(run["id"])
     assert seen.status == "lost"
     assert errors(read(path)[0]) == []
     assert "line 5\n" in printed(read(path)[0])
 
 
-def test_a_kernel_that_was_killed_while_nothing_ran_is_replaced_with_a_word(daemon_home: DaemonHome) -> None:
-    seen = daemon_home.code("import os; print(os.getpid())")
+def test_a_kernel_that_was_killed_while_nothing_ran_is_replaced_with_a_word(shared_home: DaemonHome) -> None:
+    seen = shared_home.code("import os; print(os.getpid())")
     kill(int(seen.text()))
     gone = seen.kernel
 
     def is_dead() -> bool:
-        found = daemon_home.client().get("/v1/kernels")["kernels"]
+        found = shared_home.client().get("/v1/kernels")["kernels"]
         return all(kernel["state"] == "dead" for kernel in found if kernel["id"] == gone)
 
     eventually(is_dead, "its death is noticed")
-    seen = daemon_home.code("print('os' in globals())")
+    seen = shared_home.code("print('os' in globals())")
     assert seen.text() == "False\n"
     assert "the kernel had ended" in seen.notices
     assert "without its variables" in seen.notices
-    assert daemon_home.code("1").notices == ""
+    assert shared_home.code("1").notices == ""
 
 
 def test_a_kernel_that_ended_while_no_daemon_ran_is_replaced_with_a_word(daemon_home: DaemonHome) -> None:
@@ -327,16 +337,16 @@ def test_a_kernel_that_ended_while_no_daemon_ran_is_replaced_with_a_word(daemon_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is POSIX")
-def test_a_daemon_stopped_and_continued_loses_nothing(daemon_home: DaemonHome) -> None:
-    path: Path = write(daemon_home.project / "n.ipynb", PRINTING)
-    run = daemon_home.start_notebook(path)
-    daemon_home.until_text(run["id"], "line 5\n")
-    pid = daemon_home.pid
+def test_a_daemon_stopped_and_continued_loses_nothing(shared_home: DaemonHome, path: Path) -> None:
+    write(path, PRINTING)
+    run = shared_home.start_notebook(path)
+    shared_home.until_text(run["id"], "line 5\n")
+    pid = shared_home.pid
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(1.5)
     finally:
         os.kill(pid, signal.SIGCONT)
-    seen = daemon_home.follow(run["id"])
+    seen = shared_home.follow(run["id"])
     assert (seen.text(), printed(read(path)[0])) == (EVERY_LINE, EVERY_LINE)
-    assert daemon_home.view(run["id"])["output_may_be_lost"] == ""
+    assert shared_home.view(run["id"])["output_may_be_lost"] == ""
