@@ -39,14 +39,24 @@ from colab_bridge.sync.link import LinkCaller
 from colab_bridge.sync.local import LocalOptions, LocalSide
 from colab_bridge.sync.remote import RemoteFiles
 
-__all__ = ["measure"]
+__all__ = ["FolderPair", "folder_pair", "measure"]
 
 _READY_S = 30.0
 _CHANGE_BYTES = 4096
 
 
-class _Pair:
-    """One pair of folders with its agent."""
+class FolderPair:
+    """One pair of folders with its agent.
+
+    Args:
+        folder: Where everything lies.
+        link: To the agent.
+
+    Attributes:
+        here: This machine's folder.
+        there: The runtime's folder.
+        controller: Keeps them in step.
+    """
 
     def __init__(self, folder: Path, link: AgentLink) -> None:
         clock = SystemClock()
@@ -64,12 +74,14 @@ class _Pair:
         return psutil.Process(int(self.link.status.info["pid"]))
 
     async def close(self) -> None:
+        """Let go of the folders."""
         await self.local.aclose()
         self.store.close()
 
 
 @contextlib.asynccontextmanager
-async def _pair(folder: Path) -> AsyncIterator[_Pair]:
+async def folder_pair(folder: Path) -> AsyncIterator[FolderPair]:
+    """Start an agent, and make a pair of folders below ``folder`` for it; everything is closed at the end."""
     (folder / "runtime").mkdir(parents=True)
     dialer = LocalDialer(sys.executable, folder / "bundles", [folder / "runtime"], "bench", "bench")
     link = AgentLink(dialer, "bench", "bench@here", backoff=lambda: itertools.repeat(0.1))
@@ -78,7 +90,7 @@ async def _pair(folder: Path) -> AsyncIterator[_Pair]:
     try:
         if (status := await link.ready(_READY_S)).state is not LinkState.CONNECTED:
             raise BenchmarkError(f"the agent did not start: {status.text}")
-        pair = _Pair(folder, link)
+        pair = FolderPair(folder, link)
         try:
             yield pair
         finally:
@@ -104,7 +116,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 
 async def _in_step(folder: Path, *, files: int, rounds: int) -> list[Row]:
-    async with _pair(folder / "pair") as pair:
+    async with folder_pair(folder / "pair") as pair:
         make_tree(pair.here, files)
         await pair.controller.sync("sync")
         await pair.controller.watch_remote()
@@ -156,7 +168,7 @@ def _value(what: str, unit: str, value: float, limit: float | None) -> Row:
     return Row(item="sync", what=what, unit=unit, ours=summarize([value]), target=target)
 
 
-async def _barriers(pair: _Pair, walk: Callable[[], object], rounds: int) -> dict[str, list[float]]:
+async def _barriers(pair: FolderPair, walk: Callable[[], object], rounds: int) -> dict[str, list[float]]:
     controller, times = pair.controller, dict[str, list[float]]()
 
     async def timed(name: str, work: Callable[[], object]) -> None:
@@ -178,12 +190,12 @@ async def _barriers(pair: _Pair, walk: Callable[[], object], rounds: int) -> dic
     return times
 
 
-async def _round_trips(pair: _Pair) -> int:
+async def _round_trips(pair: FolderPair) -> int:
     (pair.here / "one_change.py").write_bytes(os.urandom(_CHANGE_BYTES))
     return (await pair.controller.sync("pre")).round_trips
 
 
-async def _rename(pair: _Pair) -> tuple[float, float]:
+async def _rename(pair: FolderPair) -> tuple[float, float]:
     for folder in list(pair.here.iterdir()):
         if folder.is_dir() and folder.name != ".colab-bridge":
             folder.rename(pair.here / f"renamed_{folder.name}")
@@ -201,7 +213,7 @@ async def _first_copy(folder: Path, *, files: int, rounds: int) -> list[Row]:
     ours: list[float] = []
     others: list[float] = []
     for number in range(rounds):
-        async with _pair(folder / str(number)) as pair:
+        async with folder_pair(folder / str(number)) as pair:
             shutil.copytree(source, pair.here, dirs_exist_ok=True)
             os.sync()
             begun = time.perf_counter()
@@ -229,7 +241,7 @@ async def _first_copy(folder: Path, *, files: int, rounds: int) -> list[Row]:
 
 
 async def _memory(folder: Path, files: int) -> Row:
-    async with _pair(folder / "pair") as pair:
+    async with folder_pair(folder / "pair") as pair:
         for root in (pair.here, pair.there):
             for number in range(files):
                 part = root / f"package_{number % 97}" / f"part_{number % 1_940}"
