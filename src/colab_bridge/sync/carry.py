@@ -17,7 +17,7 @@ from colab_bridge.agent.sync.disk.stage import WrongContent
 from colab_bridge.agent.sync.pages import WireError
 from colab_bridge.agent.sync.transfer.batches import SMALL_FILE_BYTES, group, pack_batch
 from colab_bridge.agent.sync.transfer.patch import Copy as Range
-from colab_bridge.agent.sync.transfer.patch import copies_in_new, copies_in_old, growth, pack_copies
+from colab_bridge.agent.sync.transfer.patch import copies_in_new, copies_in_old, gaps, growth, pack_copies
 from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import MIN_DELTA_BYTES, block_size_for, read_signatures
 from colab_bridge.agent.sync.tree import File, entry_at
@@ -180,7 +180,7 @@ class Carrier:
         missing = await self.local.do(stage.begin_large, digest, size)
         if not missing:
             return True
-        if older is not None and missing == [(0, size)] and _worth(older.file.size, size):
+        if older is not None and _worth(older.file.size, sum(length for _, length in missing)):
             await self._fill_from_old(transfer, older)
         for _ in range(_TRIES):
             await self._fetch_ranges(transfer, await self.local.do(stage.missing, digest))
@@ -190,20 +190,29 @@ class Carrier:
 
     async def _fill_from_old(self, transfer: Transfer, older: Older) -> None:
         """Take from the old version here what the new one still has (roles as in zsync)."""
-        packed = await self.remote.sign(transfer.source, transfer.digest, block_size_for(transfer.size))
-        self.tally.received += len(packed)
+        packed = await self.remote.sign(
+            transfer.source, transfer.digest, block_size_for(transfer.size), older.file.digest
+        )
+        if packed is None:
+            copies = [Range(0, 0, older.file.size)] if older.file.size <= transfer.size else []
+        else:
+            self.tally.received += len(packed)
+            copies = await self.local.do(self._search_old, transfer, older, packed)
+        if copies:
+            # What is new comes first: then the file is hashed while the rest is copied.
+            missing = await self.local.do(self.local.folder.stage.missing, transfer.digest)
+            await self._fetch_ranges(transfer, _common(gaps(copies, transfer.size), missing))
+            with suppress(OSError):  # the old version is gone or changes: everything is fetched
+                large = self.local.folder.large
+                await self.local.do(large.fill, transfer.digest, copies, older.path, older.file.digest)
+
+    def _search_old(self, transfer: Transfer, older: Older, packed: bytes) -> list[Range]:
         signatures = read_signatures(packed)
-        if signatures.file_size != transfer.size:
-            # It is another file by now; so will its content be, and then it is looked at again.
-            return
-
-        def fill() -> None:
-            with self.local.folder.open_file(older.path) as fd:
-                copies = copies_in_old(find_blocks(fd, signatures), signatures)
-                self.local.folder.stage.fill(transfer.digest, copies, fd)
-
-        with suppress(OSError):  # the old version is gone or changes: everything is fetched
-            await self.local.do(fill)
+        if signatures.file_size == transfer.size:
+            with suppress(OSError), self.local.folder.open_file(older.path) as fd:
+                return copies_in_old(find_blocks(fd, signatures), signatures)
+        # It is another file by now; so will its content be, and then it is looked at again.
+        return []
 
     async def _fetch_ranges(self, transfer: Transfer, ranges: Sequence[tuple[int, int]]) -> None:
         pieces = list(_chunks(ranges))
@@ -281,9 +290,13 @@ class Carrier:
         missing = await self.remote.missing(transfer.digest, transfer.size)
         if not missing:
             return True
-        if older is not None and missing == [(0, transfer.size)] and _worth(older.file.size, transfer.size):
-            patched = await self._patch_up(transfer, older)
-            missing = missing if patched is None else patched
+        if older is not None and _worth(older.file.size, sum(length for _, length in missing)):
+            copies = await self._copies_there(transfer, older)
+            if copies:
+                # What is new goes first: then the file is hashed there while the rest is copied.
+                if not await self._send_ranges(transfer, _common(gaps(copies, transfer.size), missing)):
+                    return False
+                missing = await self._patch_up(transfer, older, copies)
         for _ in range(2):
             if not await self._send_ranges(transfer, missing):
                 return False
@@ -297,35 +310,40 @@ class Carrier:
                 return True
         return False
 
-    async def _patch_up(self, transfer: Transfer, older: Older) -> list[tuple[int, int]] | None:
+    async def _copies_there(self, transfer: Transfer, older: Older) -> list[Range]:
+        """Return which ranges of the runtime's old version the new one still has."""
+        origin = self.local.folder.large.origin(transfer.digest)
+        compared = origin is not None and origin.digest == older.file.digest
+        if origin is not None and compared and origin.copies is not None:
+            return list(origin.copies)
+        if not compared and await self.local.do(self._has_grown, transfer, older.file):
+            return [Range(0, 0, older.file.size)]
+        try:
+            packed = await self.remote.sign(older.path, older.file.digest, block_size_for(older.file.size))
+        except RemoteFailure as error:
+            if error.code in _MOVED:
+                return []
+            raise
+        if packed is None:
+            return []
+        self.tally.received += len(packed)
+        return await self.local.do(self._search, transfer, packed)
+
+    async def _patch_up(self, transfer: Transfer, older: Older, copies: list[Range]) -> list[tuple[int, int]]:
         """Have the runtime take from its old version what the new one still has; returns what it lacks then."""
-        copies = await self.local.do(self._grown, transfer, older.file)
-        if copies is None:
-            try:
-                packed = await self.remote.sign(older.path, older.file.digest, block_size_for(older.file.size))
-            except RemoteFailure as error:
-                if error.code in _MOVED:
-                    return None
-                raise
-            self.tally.received += len(packed)
-            copies = await self.local.do(self._search, transfer, packed)
-        if not copies:
-            return None
         with suppress(RemoteFailure):  # the old version changed there: everything is sent
             packed_copies = pack_copies(copies)
             await self.remote.patch(older.path, older.file.digest, transfer.digest, transfer.size, packed_copies)
             self.tally.sent += len(packed_copies)
         return await self.remote.missing(transfer.digest, transfer.size)
 
-    def _grown(self, transfer: Transfer, old: File) -> list[Range] | None:
-        """Return the one copy of a file that only grew (logs, tables), which needs no signatures."""
-        if old.size >= transfer.size:
-            return None
-        with suppress(OSError), self.local.folder.open_file(transfer.source) as fd:
-            found = growth(fd, old.size, old.digest, self.local.key)
-            if found.grew and found.digest == transfer.digest:
-                return [Range(0, 0, old.size)]
-        return None
+    def _has_grown(self, transfer: Transfer, old: File) -> bool:
+        """Return whether a file only grew (logs, tables), which needs no signatures."""
+        if old.size < transfer.size:
+            with suppress(OSError), self.local.folder.open_file(transfer.source) as fd:
+                found = growth(fd, old.size, old.digest, self.local.key)
+                return found.grew and found.digest == transfer.digest
+        return False
 
     def _search(self, transfer: Transfer, packed: bytes) -> list[Range]:
         signatures = read_signatures(packed)
@@ -364,6 +382,17 @@ class Carrier:
 
 def _worth(old: int, new: int) -> bool:
     return min(old, new) >= MIN_DELTA_BYTES
+
+
+def _common(ranges: Sequence[tuple[int, int]], missing: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of ranges (offset, length) that are missing."""
+    out: list[tuple[int, int]] = []
+    for start, length in missing:
+        for offset, count in ranges:
+            first, end = max(start, offset), min(start + length, offset + count)
+            if first < end:
+                out.append((first, end - first))
+    return out
 
 
 def _chunks(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:

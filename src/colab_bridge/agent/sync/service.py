@@ -50,7 +50,7 @@ from .service_wire import (
 from .transfer.batches import BatchLimits, pack_batch, unpack_batch
 from .transfer.compress import Codec
 from .transfer.patch import unpack_copies
-from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES, sign
+from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES
 from .tree import Directory
 
 __all__ = ["FilesService", "make"]
@@ -344,21 +344,23 @@ class FilesService:
         if type(block) is not int or not MIN_BLOCK_BYTES <= block <= MAX_BLOCK_BYTES:
             raise WireError("the block size is out of bounds")
         self._check_same(workspace.folder, path, digest)
-        with workspace.folder.open_file(path) as fd:
-            try:
-                return Reply({}, sign(fd, block))
-            except ValueError as error:
-                raise CallFailure("too-big", str(error)) from error
+        large = workspace.folder.large
+        origin = large.origin(digest)
+        if origin is not None and origin.grew and params.get("old") == origin.digest.hex():
+            return Reply({"grew": True})
+        try:
+            return Reply({}, large.signatures(path, digest, block))
+        except ValueError as error:
+            raise CallFailure("too-big", str(error)) from error
 
     def _patch(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         path, old = checked_path(params.get("path")), read_digest(params.get("old"))
         digest, size = read_digest(params.get("digest")), read_field(params, "size", int)
         folder = workspace.folder
         self._check_same(folder, path, old)
-        with folder.open_file(path) as fd:
-            copies = unpack_copies(payload, folder.stat_of(path).st_size, size)
-            folder.stage.begin_large(digest, size)
-            folder.stage.fill(digest, copies, fd)
+        copies = unpack_copies(payload, folder.stat_of(path).st_size, size)
+        folder.stage.begin_large(digest, size)
+        folder.large.fill(digest, copies, path, old)
         return Reply({"missing": [list(part) for part in folder.stage.missing(digest)][:2000]})
 
     @staticmethod

@@ -31,7 +31,9 @@ from .disk.statcache import StatCache
 from .disk.trash import Trash, TrashEntry
 from .disk.watch import Watcher, WatcherUnavailable
 from .ignore import IgnoreRules
+from .service_large import LargeFiles
 from .service_wire import changed_rows
+from .transfer.trail import Trails
 from .tree import Directory, File, entry_at
 
 __all__ = ["RootGone", "Settlement", "SyncFolder"]
@@ -106,7 +108,8 @@ class SyncFolder:
         try:
             self.probe: FsProbe = probe(self.root)
             calls = make_calls(self.root)
-            self.stage = Stage(self.root, key, calls)
+            self._trails = Trails()
+            self.stage = Stage(self.root, key, calls, self._trails)
             self.trash = Trash(self.root, key, calls)
         except BaseException:
             self.root.close()
@@ -131,6 +134,7 @@ class SyncFolder:
             known=self._known_stamps,
             placed=self._cache.note,
         )
+        self.large = LargeFiles(self.root, self.stage, self._trails, self.open_file, self._known_stamps)
         self.rules: IgnoreRules | None = None
         self.rules_id = ""
         self.gen = 0
@@ -143,7 +147,9 @@ class SyncFolder:
         if rules_id == self.rules_id:
             return
         self.rules, self.rules_id = rules, rules_id
-        self._scanner = Scanner(self.root, rules, self.key, self._cache, self.probe, budget=self._budget)
+        self._scanner = Scanner(
+            self.root, rules, self.key, self._cache, self.probe, budget=self._budget, trails=self._trails
+        )
         self._last = None
         self._stop_watching()
         self._watch_fault = "" if self._watch_wanted else "changes are not watched"

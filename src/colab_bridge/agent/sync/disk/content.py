@@ -9,6 +9,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
+from ..transfer.signatures import MIN_DELTA_BYTES
+from ..transfer.trail import Trail, Trails, read_large
 from .platform_folder import Folder
 
 __all__ = ["Content", "ContentReader", "NotRegular", "Unstable", "digest_of"]
@@ -83,19 +85,26 @@ class ContentReader:
     Args:
         key: Key of the pairing.
         sleep: Waits between tries, seconds.
+        trails: Takes what reading large files leaves behind.
 
     Attributes:
         hashed_bytes: Bytes read so far.
     """
 
-    def __init__(self, key: bytes, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, key: bytes, sleep: Callable[[float], None] = time.sleep, trails: Trails | None = None) -> None:
         self._key = key
+        self._trails = trails
         self._sleep = sleep
         self._patience_s = _PATIENCE_S
         self.hashed_bytes = 0
 
-    def read(self, folder: Folder, name: str) -> Content:
+    def read(self, folder: Folder, name: str, known: tuple[bytes, int] | None = None) -> Content:
         """Read a file.
+
+        Args:
+            folder: Where it is.
+            name: Its name on the disk.
+            known: Digest and length of what stood there at the last look.
 
         Raises:
             Unstable: It changed during each try.
@@ -103,7 +112,7 @@ class ContentReader:
             OSError: It cannot be read.
         """
         for pause in (*_PAUSES_S, None):
-            content = self._try(folder, name)
+            content = self._try(folder, name, known)
             if content is not None:
                 return content
             if pause is None or pause > self._patience_s:
@@ -113,7 +122,8 @@ class ContentReader:
             self._sleep(pause)
         raise Unstable
 
-    def _try(self, folder: Folder, name: str) -> Content | None:
+    def _try(self, folder: Folder, name: str, known: tuple[bytes, int] | None) -> Content | None:
+        trail: Trail | None = None
         fd = folder.open_file(name)
         try:
             before = os.fstat(fd)
@@ -123,6 +133,9 @@ class ContentReader:
             if before.st_size < _PIECE_BYTES:
                 data = _read_small(fd, before.st_size)
                 digest, length = blake2b(data, digest_size=32, key=self._key).digest(), len(data)
+            elif self._trails is not None and before.st_size >= MIN_DELTA_BYTES:
+                trail = read_large(fd, before.st_size, self._key, known, self._trails)
+                digest, length = trail.digest, trail.size
             else:
                 digest, length = digest_of(fd, self._key, before.st_size)
             self.hashed_bytes += length
@@ -131,6 +144,8 @@ class ContentReader:
             os.close(fd)
         if length != after.st_size or _look(before) != _look(after):
             return None
+        if trail is not None and self._trails is not None:
+            self._trails.add(trail)
         if folder.fd is None:
             # By path a descriptor may tell other mode bits than a look at the name, which is what scans compare.
             named = folder.stat(name)

@@ -38,7 +38,7 @@ class Files:
         self._setting = ledger.setting
         self._wishes = ledger.wishes
         self._make_room = make_room
-        self.reader = ContentReader(self._setting.key, self._setting.sleep)
+        self.reader = ContentReader(self._setting.key, self._setting.sleep, self._setting.trails)
         self._pending: dict[tuple[Node, str], Record] = {}
 
     def link(self, node: Node, folder: Folder, name: str, seen: os.stat_result, key: str) -> None:
@@ -104,7 +104,7 @@ class Files:
                 self._ledger.put_file(node, name, seen, noted.digest)
                 return
         try:
-            content = self._content(folder, name)
+            content = self._content(node, folder, name)
         except Unstable:
             self._ledger.doubtful(node, name, seen, Blocked(Why.UNSTABLE, seen.st_size))
         except FileNotFoundError:
@@ -120,14 +120,16 @@ class Files:
                 assert isinstance(entry, File)
                 self._wishes.on_content(path, entry, content.data)
 
-    def _content(self, folder: Folder, name: str) -> Content:
+    def _content(self, node: Node, folder: Folder, name: str) -> Content:
+        entry = node.entry(name)
+        known = (entry.digest, entry.size) if isinstance(entry, File) else None
         try:
-            return self.reader.read(folder, name)
+            return self.reader.read(folder, name, known)
         except OSError as error:
             if error.errno not in NO_MORE_DESCRIPTORS:
                 raise
         self._make_room()
-        return self.reader.read(folder, name)
+        return self.reader.read(folder, name, known)
 
     def _is_trusted(self, noted: Noted) -> bool:
         return not noted.fresh or self._setting.probe.stamps_differ

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ..budget import Budget
 from ..ignore import IgnoreRules
+from ..transfer.trail import Trails
 from ..tree import Blocked, Directory, File, Unknown, join
 from .probe import FsProbe
 from .root import Root
@@ -31,6 +32,7 @@ class Setting:
         probe: What the file system can do.
         budget: Limits for large files.
         databases: Copies of open databases.
+        trails: What reading large files has left behind.
         sleep: Waits, seconds.
     """
 
@@ -41,6 +43,7 @@ class Setting:
     probe: FsProbe
     budget: Budget
     databases: LiveDatabases
+    trails: Trails
     sleep: Callable[[float], None] = time.sleep
 
 

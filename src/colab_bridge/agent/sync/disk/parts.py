@@ -20,6 +20,7 @@ from itertools import pairwise
 
 from ..transfer.patch import Copy
 from ..transfer.signatures import WORKERS, read_at
+from ..transfer.trail import Hashing, Mark, Trail
 from .place import Calls
 from .platform_folder import Folder
 
@@ -37,16 +38,15 @@ _MAX_MAP_BYTES = 64 * 2**20
 Record = tuple[int, int, bytes]
 
 
-def hash_file(calls: Calls, fd: int, key: bytes, hasher: blake2b | None = None) -> bytes:
+def hash_file(calls: Calls, fd: int, key: bytes) -> bytes:
     """Return the keyed digest of an open file, from its position to its end.
 
     Args:
         calls: Through which it is read.
         fd: Open for reading.
         key: Key of the pairing.
-        hasher: State to go on with, where the part before the position was hashed already.
     """
-    state = hasher or blake2b(digest_size=32, key=key)
+    state = blake2b(digest_size=32, key=key)
     while data := calls.read(fd, _BUFFER_BYTES):
         state.update(data)
     return state.digest()
@@ -108,9 +108,8 @@ class Part:
         self._key = key
         self._name = digest.hex()
         self.size = size
-        # Bytes from the start that went through the hasher while they were written.
-        self._hashed = 0
-        self._hasher = blake2b(digest_size=32, key=key)
+        # What went through it while it was written; everything before its place is there.
+        self._hashing = Hashing(key)
         self._records: list[Record] = []
         self._stamp = (0, 0)
         self._fd = calls.create(folder, self._name + PART_SUFFIX, os.O_RDWR)
@@ -163,9 +162,8 @@ class Part:
         self._doubt(offset)
         self._calls.seek(self._fd, offset)
         self._calls.write(self._fd, data)
-        if offset == self._hashed:
-            self._hasher.update(data)
-            self._hashed += len(data)
+        if offset == self._hashing.offset:
+            self._hashing.update(data)
         self._calls.start_writing_out(self._fd, offset, len(data))
         self._stamp = self._stamp_now()
         self._note(offset, len(data), short)
@@ -175,7 +173,7 @@ class Part:
         seen = os.fstat(self._fd)
         return seen.st_mtime_ns, seen.st_ctime_ns
 
-    def fill(self, copies: Iterable[Copy], source: int) -> None:
+    def fill(self, copies: Iterable[Copy], source: int, marks: Sequence[Mark] = ()) -> None:
         """Take ranges out of an older file; what is complete from the start on is hashed meanwhile.
 
         So it is best called when the other ranges are there already.
@@ -183,6 +181,8 @@ class Part:
         Args:
             copies: Ranges; those that do not fit are left out and stay missing.
             source: The older file, open for reading.
+            marks: States of the hash of the older file, where it is proven that it has not changed since: what is
+                copied from its front need not be hashed again.
 
         Raises:
             OSError: a file could not be read or written.
@@ -191,11 +191,12 @@ class Part:
         wanted = [copy for copy in copies if copy.target + copy.length <= self.size and missing.touch(copy)]
         # While one thread hashes, the other may only write where nothing is yet.
         follow = WORKERS > 1 and _are_apart(wanted) and all(missing.hold(copy) for copy in wanted)
-        since = 0
-        with ThreadPoolExecutor(1) as hashing:
+        with ThreadPoolExecutor(1) as beside:
             for copy in wanted:
                 self._doubt(copy.target)
-                done = 0
+                front = copy.source == copy.target == self._hashing.offset == 0
+                known = [mark for mark in marks if front and mark[0] <= copy.length]
+                done = since = 0
                 while done < copy.length:
                     count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
                     if not count:
@@ -204,15 +205,20 @@ class Part:
                     self._note(copy.target + done, count, _COPIED)
                     done += count
                     since += count
-                    if follow and since >= _COPY_BYTES:
-                        hashing.submit(self._hash_up_to, self._complete_up_to())
+                    beside.submit(self._calls.start_writing_out, self._fd, copy.target + done - count, count)
+                    if follow and not known and since >= _COPY_BYTES:
+                        beside.submit(self._hash_up_to, self._complete_up_to())
                         since = 0
+                if known and done == copy.length:
+                    self._hashing = Hashing(self._key, known)
+
+    def hash_anew(self) -> None:
+        """Hash everything in the end: the older file was not what its marks belong to."""
+        self._hashing = Hashing(self._key)
 
     def _copy(self, start: int, target: int, length: int, source: int) -> int:
         with suppress(OSError):
-            count = self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
-            self._calls.start_writing_out(self._fd, target, count)
-            return count
+            return self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
         self._calls.seek(source, start)
         data = self._calls.read(source, min(_BUFFER_BYTES, length))
         self._calls.seek(self._fd, target)
@@ -226,16 +232,17 @@ class Part:
     def _hash_up_to(self, end: int) -> None:
         """Hash on in a thread of its own; whatever goes wrong is met again when the file is checked."""
         with suppress(OSError):
-            while self._hashed < end and (
-                data := read_at(self._fd, min(_BUFFER_BYTES, end - self._hashed), self._hashed)
-            ):
-                self._hasher.update(data)
-                self._hashed += len(data)
+            state = self._hashing
+            while left := max(0, end - state.offset):
+                data = read_at(self._fd, min(_BUFFER_BYTES, left), state.offset)
+                if not data:
+                    break
+                state.update(data)
 
     def _doubt(self, offset: int) -> None:
         """What is hashed already is written anew, or somebody else has written: all is hashed again at the end."""
-        if offset < self._hashed or self._stamp != self._stamp_now():
-            self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
+        if offset < self._hashing.offset or self._stamp != self._stamp_now():
+            self._hashing = Hashing(self._key)
 
     def missing(self) -> list[tuple[int, int]]:
         """Return the ranges (offset, length in bytes) that are not there."""
@@ -249,17 +256,23 @@ class Part:
         Raises:
             OSError: the file could not be read.
         """
-        self._doubt(self._hashed)
-        self._calls.seek(self._fd, self._hashed)
-        found = hash_file(self._calls, self._fd, self._key, self._hasher.copy())
-        if found == self._digest and os.fstat(self._fd).st_size == self.size:
+        self._doubt(self._hashing.offset)
+        state = self._hashing
+        self._calls.seek(self._fd, state.offset)
+        while data := self._calls.read(self._fd, _BUFFER_BYTES):
+            state.update(data)
+        if state.digest() == self._digest and os.fstat(self._fd).st_size == self.size:
             self._calls.written(self._fd)
             return True
         good = [record for record in self._records if record[2] != _COPIED and self._is_good(record)]
         self._records = good if len(good) < len(self._records) else []
-        self._hashed, self._hasher = 0, blake2b(digest_size=32, key=self._key)
+        self._hashing = Hashing(self._key)
         self._rewrite()
         return False
+
+    def trail(self) -> Trail:
+        """Return what hashing a verified file has left behind."""
+        return Trail(self._digest, self.size, self._hashing.marks())
 
     def _is_good(self, record: Record) -> bool:
         offset, length, short = record

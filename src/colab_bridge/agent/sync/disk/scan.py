@@ -15,6 +15,7 @@ from itertools import islice
 from ..budget import Budget
 from ..ignore import IgnoreRules, Verdict
 from ..names import name_from_disk, shown
+from ..transfer.trail import Trails
 from ..tree import Blocked, Directory, Entry, File, Unknown, Why, join
 from .ledger import Setting, Wishes
 from .look import Look
@@ -101,6 +102,7 @@ class Scanner:
         cache: What is remembered between scans.
         probe: What the file system can do.
         budget: Limits for large files.
+        trails: What reading large files has left behind; other users of the root may share it.
         sleep: Waits, seconds; another one in tests.
     """
 
@@ -113,6 +115,7 @@ class Scanner:
         probe: FsProbe,
         *,
         budget: Budget | None = None,
+        trails: Trails | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.databases = LiveDatabases(root, key)
@@ -124,6 +127,7 @@ class Scanner:
             probe=probe,
             budget=budget or Budget(),
             databases=self.databases,
+            trails=trails or Trails(),
             sleep=sleep,
         )
         self._root = root

@@ -23,6 +23,7 @@ from hashlib import blake2b
 
 from ..transfer.batches import SMALL_FILE_BYTES
 from ..transfer.patch import Copy
+from ..transfer.trail import Mark, Trails
 from .exchange import pick_exchange
 from .new_folders import NEW_FOLDER, NewFolders
 from .ops import ApplyOp, link_digest
@@ -86,13 +87,15 @@ class Stage:
         root: The root.
         key: Key of the pairing for digests, 16 to 64 bytes.
         calls: File-system calls, shared with trash and applier.
+        trails: Takes what putting large contents together leaves behind.
 
     Raises:
         OSError: the folder of the stage is missing or no folder.
     """
 
-    def __init__(self, root: Root, key: bytes, calls: Calls) -> None:
+    def __init__(self, root: Root, key: bytes, calls: Calls, trails: Trails | None = None) -> None:
         self.key = key
+        self._trails = trails or Trails()
         self.calls = calls
         self.folder: Folder = root.folder(f"{STATE_FOLDER}/stage")
         self._root = root
@@ -253,8 +256,14 @@ class Stage:
             raise KeyError(digest)
         return part
 
-    def fill(self, digest: bytes, copies: Iterable[Copy], source: int) -> None:
-        """Take ranges of a large content out of an older version of the file (open for reading).
+    def fill(self, digest: bytes, copies: Iterable[Copy], source: int, marks: Sequence[Mark] = ()) -> None:
+        """Take ranges of a large content out of an older version of the file.
+
+        Args:
+            digest: A content that was begun.
+            copies: Ranges.
+            source: The older version, open for reading.
+            marks: States of its hash, see :meth:`Part.fill`; :meth:`hash_anew` takes that back.
 
         Raises:
             KeyError: it was not begun in this process.
@@ -262,7 +271,13 @@ class Stage:
         """
         part = self._part(digest)
         if part is not None:
-            part.fill(copies, source)
+            part.fill(copies, source, marks)
+
+    def hash_anew(self, digest: bytes) -> None:
+        """Have a large content hashed as a whole in the end, if it is under way."""
+        part = self._parts.get(digest)
+        if part is not None:
+            part.hash_anew()
 
     def missing(self, digest: bytes) -> list[tuple[int, int]]:
         """Return the ranges (offset, length in bytes) that are still missing.
@@ -288,6 +303,7 @@ class Stage:
         part = self._parts[digest]
         if part.missing() or not part.check():
             return False
+        self._trails.add(part.trail())
         name = digest.hex()
         self._forget_part(digest)
         self.calls.rename(self.folder, name + PART_SUFFIX, self.folder, name)

@@ -68,14 +68,14 @@ def copies_in_new(found: Iterable[Found], signatures: Signatures) -> list[Copy]:
 
 def copies_in_old(found: Iterable[Found], signatures: Signatures) -> list[Copy]:
     """Return the copies for a download: the new file was signed, the old one was searched."""
-    where: dict[bytes, int] = {}
+    where: dict[int, int] = {}
     for hit in found:
-        where.setdefault(signatures.strong[hit.index], hit.offset)
+        where.setdefault(signatures.sums[hit.index], hit.offset)
     size = signatures.block_size
     return _merged(
-        Copy(where[hashed], index * size, signatures.length(index))
-        for index, hashed in enumerate(signatures.strong)
-        if hashed in where
+        Copy(where[both], index * size, signatures.length(index))
+        for index, both in enumerate(signatures.sums)
+        if both in where
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from .signatures import Signatures, read_at, strong
+from .signatures import Signatures, read_at, sums
 
 __all__ = ["Found", "SearchBudget", "find_blocks"]
 
@@ -32,7 +32,7 @@ class SearchBudget:
 
     Attributes:
         rolled: Searched byte by byte, without and with numpy; what is left is compared in steps of blocks only.
-        verified: Hashed because a weak hash was equal and the block was not.
+        verified: Read once more because a weak hash was equal and the block was not.
     """
 
     rolled: tuple[int, int] = (64 * 2**20, 256 * 2**20)
@@ -175,30 +175,31 @@ class _Search:
         self._file = _File(fd)
         self._signatures = signatures
         self._full = full = signatures.file_size // signatures.block_size
-        self._by_strong: dict[bytes, int] = {}
-        for index in range(full - 1, -1, -1):
-            self._by_strong[signatures.strong[index]] = index
-        self._weak, numeric = _weak_set(signatures.weak[:full], use_numpy=use_numpy)
+        self._index = {signatures.sums[index]: index for index in range(full - 1, -1, -1)}
+        self._weak, numeric = _weak_set([both >> 32 for both in signatures.sums[:full]], use_numpy=use_numpy)
         self._misses: dict[int, int] = {}
         self._roll = budget.rolled[numeric]
         self._verify = budget.verified
 
-    def run(self) -> list[Found]:
+    def run(self, ranges: Sequence[tuple[int, int]] | None) -> list[Found]:
         found: list[Found] = []
-        block, size = self._signatures.block_size, self._file.size
-        position = 0
+        for start, end in ((0, self._file.size),) if ranges is None else ranges:
+            self._run(start, min(end, self._file.size), found)
+        self._tail(found)
+        return found
+
+    def _run(self, position: int, end: int, found: list[Found]) -> None:
+        block = self._signatures.block_size
         expected: int | None = None
-        while position + block <= size:
+        while position + block <= end:
             index = self._block_at(position, expected)
             if index is None:
-                after = self._next_match(position + 1)
+                after = self._next_match(position + 1, end)
                 position = position + block if after is None else after
                 expected = None
                 continue
             found.append(Found(position, index))
             position, expected = position + block, index + 1
-        self._tail(found)
-        return found
 
     def _block_at(self, position: int, expected: int | None) -> int | None:
         """Return the known block at an offset.
@@ -212,15 +213,15 @@ class _Search:
         data = self._file.get(position, signatures.block_size)
         if len(data) < signatures.block_size:
             return None
-        if expected is not None and expected < self._full and zlib.adler32(data) == signatures.weak[expected]:
+        if expected is not None and expected < self._full and zlib.adler32(data) == signatures.sums[expected] >> 32:
             return expected
-        return self._by_strong.get(strong(data))
+        return self._index.get(sums(data))
 
-    def _next_match(self, start: int) -> int | None:
+    def _next_match(self, start: int, end: int) -> int | None:
         """Return the next offset with a known block; None when the budget is spent or there is none."""
         block, window = self._signatures.block_size, _FIRST_WINDOW_BYTES
-        while self._roll > 0 and start + block <= self._file.size:
-            data = self._file.get(start, window + block - 1)
+        while self._roll > 0 and start + block <= end:
+            data = self._file.get(start, min(window + block - 1, end - start))
             for offset, weak in self._weak.hits(data, block):
                 if self._verified(data[offset : offset + block], weak):
                     self._roll -= offset
@@ -228,13 +229,13 @@ class _Search:
             self._roll -= window
             start += window
             window = _WINDOW_BYTES
-        return self._file.size if start + block > self._file.size else None
+        return end if start + block > end else None
 
     def _verified(self, data: memoryview, weak: int) -> bool:
         if self._verify <= 0:
             self._roll = 0
             return False
-        if strong(data) in self._by_strong:
+        if weak << 32 | zlib.crc32(data) in self._index:
             return True
         self._verify -= len(data)
         self._misses[weak] = self._misses.get(weak, 0) + 1
@@ -247,22 +248,28 @@ class _Search:
         signatures, size = self._signatures, self._file.size
         short = signatures.file_size % signatures.block_size
         end = found[-1].offset + signatures.block_size if found else 0
-        if short and size - short >= end and strong(self._file.get(size - short, short)) == signatures.strong[-1]:
-            found.append(Found(size - short, len(signatures.strong) - 1))
+        if short and size - short >= end and sums(self._file.get(size - short, short)) == signatures.sums[-1]:
+            found.append(Found(size - short, len(signatures.sums) - 1))
 
 
 def find_blocks(
-    fd: int, signatures: Signatures, *, budget: SearchBudget | None = None, use_numpy: bool = True
+    fd: int,
+    signatures: Signatures,
+    *,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    budget: SearchBudget | None = None,
+    use_numpy: bool = True,
 ) -> list[Found]:
     """Return where blocks of the signatures stand in an open file, ascending and without overlaps.
 
     Args:
         fd: Regular file, open for reading.
         signatures: Blocks to look for.
+        ranges: Where to look, (start, end) ascending; everywhere by default.
         budget: Bounds of the work; what is not found is only sent again.
         use_numpy: Whether numpy may be used where it is installed.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return _Search(fd, signatures, budget or SearchBudget(), use_numpy=use_numpy).run()
+    return _Search(fd, signatures, budget or SearchBudget(), use_numpy=use_numpy).run(ranges)
