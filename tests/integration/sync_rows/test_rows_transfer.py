@@ -41,7 +41,7 @@ CHANGES = {
     # id: old, new, most content that may travel, verbs that are not needed
     "L01": (noise(SIZE), lambda old: old[: 5 * MIB] + noise(MIB, 2) + old[6 * MIB :], 1.45 * MIB, set()),
     "L02": (noise(SIZE), lambda old: noise(MIB, 2) + old, 1.45 * MIB, set()),
-    "L03": (noise(SIZE), lambda old: old + noise(MIB, 2), 1.05 * MIB, {"up": {"sign"}}),
+    "L03": (noise(SIZE), lambda old: old + noise(MIB, 2), 1.01 * MIB, {"up": {"sign"}}),
     "L04": (noise(SIZE), lambda old: old[: 8 * MIB], 0.3 * MIB, set()),
     "L05": (noise(SIZE), lambda old: noise(SIZE, 3), 1.01 * SIZE + MIB, set()),
     "L06": (bytes(SIZE), lambda old: old[: SIZE // 2] + b"x" + old[SIZE // 2 + 1 :], 0.5 * MIB, set()),
@@ -64,6 +64,40 @@ async def test_of_a_changed_large_file_only_what_is_new_travels(row, way, pairs)
         assert (target / "large").read_bytes() == new
         assert liar.sizes["up"] + liar.sizes["down"] <= most
         assert not set(liar.calls) & (unneeded or {}).get(way, set())
+
+
+@WAYS
+async def test_the_next_change_of_a_large_file_needs_no_signatures_from_the_other_side(way, pairs):
+    async with pairs(options=AT_ONCE) as pair:
+        source, target = sides(pair, way)
+        content = bytearray(noise(SIZE))
+        liar = lying(pair)
+        for number in range(3):
+            content[MIB * number : MIB * number + 1000] = noise(1000, 10 + number)
+            (source / "large").write_bytes(content)
+            liar.calls.clear()
+            await pair.sync.sync("sync")
+        assert (target / "large").read_bytes() == content
+        assert ("sign" in liar.calls) is (way == "down")
+
+
+async def test_an_old_version_that_was_written_since_the_last_look_is_read_again_when_it_is_used(pairs):
+    async with pairs(options=AT_ONCE) as pair:
+        old, new = noise(SIZE), noise(SIZE) + noise(MIB, 2)
+        (pair.here / "large").write_bytes(old)
+        await pair.sync.sync("sync")
+        liar = lying(pair)
+
+        def write():
+            liar.before.clear()
+            with (pair.there / "large").open("r+b") as file:
+                file.write(b"X" * 100)
+
+        liar.before["patch"] = write
+        (pair.here / "large").write_bytes(new)
+        await pair.sync.sync("sync")
+        await pair.sync.sync("post")
+        assert (pair.here / "large").read_bytes() == (pair.there / "large").read_bytes() == new
 
 
 @pytest.mark.rows("L09")

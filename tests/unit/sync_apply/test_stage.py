@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apply_world import World, digest
+from apply_world import KEY, World, digest
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Expected, Kind
 from colab_bridge.agent.sync.disk.place import Calls
 from colab_bridge.agent.sync.disk.stage import LARGE_BYTES
 from colab_bridge.agent.sync.transfer.patch import Copy, copies_in_new
 from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import read_signatures, sign
+from colab_bridge.agent.sync.transfer.trail import Hashing, Mark
 from faulty_calls import FaultyCalls, Killed, kill
 
 CHUNK = 2**17
@@ -161,6 +162,38 @@ def test_a_delta_is_copies_and_chunks_and_a_wrong_copy_is_sent_as_bytes(world: W
     send(world, name, world.stage.missing(name), new)
     assert world.stage.finish(name)
     assert read_staged(world, name) == new
+
+
+def marks_of(data: bytes) -> tuple[Mark, ...]:
+    hashing = Hashing(KEY)
+    hashing.update(data)
+    return hashing.marks()
+
+
+def test_the_front_of_a_proven_file_is_copied_and_not_hashed_again(world: World, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", DATA + b"more"
+    old.write_bytes(b"?" * len(DATA))  # what is copied; so only the marks can lead to the digest
+    world.stage.begin_large(digest(new), len(new))
+    world.stage.put_chunk(digest(new), len(DATA), b"more")
+    with old.open("rb") as file:
+        world.stage.fill(digest(new), [Copy(0, 0, len(DATA))], file.fileno(), marks_of(DATA))
+    assert world.stage.finish(digest(new))
+
+
+@pytest.mark.parametrize("doubt", ["the proof was taken back", "a chunk came later", "the copy lies elsewhere"])
+def test_what_is_not_proven_any_more_is_hashed_as_a_whole(doubt: str, world: World, tmp_path: Path) -> None:
+    old, shift = tmp_path / "old", 4 if doubt == "the copy lies elsewhere" else 0
+    new = b"more" * bool(shift) + DATA + b"more" * (not shift)
+    old.write_bytes(b"?" * len(DATA))
+    world.stage.begin_large(digest(new), len(new))
+    with old.open("rb") as file:
+        world.stage.fill(digest(new), [Copy(0, shift, len(DATA))], file.fileno(), marks_of(DATA))
+    if doubt == "the proof was taken back":
+        world.stage.hash_anew(digest(new))
+    elif doubt == "a chunk came later":
+        world.stage.put_chunk(digest(new), 5, new[5:6])
+    send(world, digest(new), world.stage.missing(digest(new)), new)
+    assert not world.stage.finish(digest(new))
 
 
 @pytest.mark.parametrize(
