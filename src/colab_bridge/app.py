@@ -281,6 +281,7 @@ def _keeper(ground: _Ground, sessions: SessionService, pool: KernelPool, provide
         Meter(ground.paths.state_dir / "usage.json", ground.clock),
         ground.clock,
         ground.notices.append,
+        ground.store.put_run_units,
     )
     pool.on_state(keeper.state_changed)
     return keeper

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import Desk, desk_in, eventually
+from colab_bridge.testing.colab import Fault
 from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
 from colab_browser import opened_in_a_browser
 
@@ -110,3 +111,17 @@ def test_a_wait_for_a_machine_that_ends_is_told_on_the_desktop(
     eventually(lambda: "patient has its machine" in notices.read_text(), "the machine is told")
     assert "Colab L4, high memory" in notices.read_text()
     desk.out("stop", "patient", timeout_s=START_S)
+
+
+def test_a_budget_that_nobody_can_keep_buys_nothing(desk: Desk, colab: ThreadedEmulator) -> None:
+    colab.faults.add(Fault(kind="status", service="colab", path="/tun/m/ccu-info", status=500, count=None))
+    try:
+        before = set(colab.state.runtimes)
+        said = desk.refusal("run", "--gpu", "L4", "--budget", "5", "--", "true", timeout_s=START_S)
+        assert "a budget of 5 compute units cannot be kept" in said
+        assert said.splitlines()[-1].endswith("add --no-budget")
+        assert set(colab.state.runtimes) == before
+        done = desk.run("run", "--gpu", "L4", "--no-budget", "--", "true", timeout_s=START_S)
+        assert done.returncode == 0, done.stderr
+    finally:
+        colab.faults.clear()

@@ -66,11 +66,10 @@ def kernel_view(app: App, kernel: KernelRecord, *, reattached: bool = False, res
 def run_view(app: App, run: Run) -> dict[str, Any]:
     """Return a run as the API shows it."""
     part = run.spec.get("notebook") or {}
-    session = app.store.session(run.session)
     return {
         "id": run.id,
         "session": run.session,
-        "account": session.account if session is not None else "",
+        "account": str(run.spec.get("account") or ""),
         "kernel": run.kernel,
         "kind": str(run.kind),
         "title": run.title,

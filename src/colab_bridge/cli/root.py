@@ -96,6 +96,7 @@ def _target_options(command: _Command, *runtime: str) -> _Command:
         click.option("--wait", metavar="SPAN", help="Colab: wait so long for a free machine: 30m, 2h."),
         click.option("--account", metavar="EMAIL", help="Colab: account that pays; the one in use when left out."),
         click.option("--budget", type=click.FloatRange(0), metavar="UNITS", help="Colab: most compute units to use."),
+        click.option("--no-budget", is_flag=True, help="Colab: no limit, also where the settings have one."),
         click.option("--idle-minutes", type=click.FloatRange(0, 1440), metavar="N", help="Colab: idle limit."),
     ]
     for decorator in reversed(decorators):

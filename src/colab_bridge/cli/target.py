@@ -52,11 +52,14 @@ class Target:
     wait: str | None = None
     account: str | None = None
     budget: float | None = None
+    no_budget: bool = False
     idle_minutes: float | None = None
 
     def __post_init__(self) -> None:
         if self.gpu and self.tpu:
             raise UserError("a runtime has a GPU or a TPU, not both", hint="give --gpu or --tpu", code="CB-USER-062")
+        if self.no_budget and self.budget is not None:
+            raise UserError("--budget and --no-budget exclude one another", hint="Leave out one of them.")
         self._hardware()
         if self.url and self.isolated:
             raise UserError(
@@ -88,7 +91,7 @@ class Target:
         if self.wait is not None:
             options["wait_s"] = parse_span(self.wait)
         given = {"runtime_version": self.runtime_version or None, "account": self.account or None}
-        given_limits = {"budget": self.budget, "idle_minutes": self.idle_minutes}
+        given_limits = {"budget": 0.0 if self.no_budget else self.budget, "idle_minutes": self.idle_minutes}
         return options | {name: value for name, value in {**given, **given_limits}.items() if value is not None}
 
     def for_session(self) -> dict[str, Any]:

@@ -202,6 +202,7 @@ class RunService:
                 "save_interval_s": settings.notebook.save_interval_s,
                 "collapse_progress": settings.notebook.collapse_progress,
                 "announce": settings.notify.model_dump(include={"when", "after_s", "desktop"}),
+                "account": session.account,
                 "local": session.provider == "local" and not session.options.get("isolated"),
                 **(_notebook_keys(request.project, file, prepared.cells) if file else {}),
                 **({"schedule": schedule} if schedule else {}),

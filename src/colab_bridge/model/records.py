@@ -146,6 +146,7 @@ class Run:
         created_at: Unix seconds.
         finished_at: Unix seconds; None while it runs.
         progress: JSON with what is done so far (notebook: index of the cell in flight).
+        units: Compute units that it has used; None while it runs, and where no account pays.
     """
 
     id: str
@@ -161,3 +162,4 @@ class Run:
     created_at: float = 0.0
     finished_at: float | None = None
     progress: Mapping[str, Any] = field(default_factory=dict)
+    units: float | None = None

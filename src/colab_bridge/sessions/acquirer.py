@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from colab_bridge.config.caller import environment_python
-from colab_bridge.errors import ColabBridgeError
+from colab_bridge.errors import AuthError, ColabBridgeError, UserError
 from colab_bridge.model.jobs import WaitEnd
 from colab_bridge.model.records import Session
 from colab_bridge.model.runtime import RuntimeHandle, RuntimeRequest
@@ -16,7 +16,7 @@ from colab_bridge.ports.provider import RuntimeProvider
 from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.starts import StartReports, unless_caller_leaves
 
-__all__ = ["Acquirer"]
+__all__ = ["Acquirer", "require_meter"]
 
 
 class Acquirer:
@@ -51,13 +51,19 @@ class Acquirer:
             provider.require_same_services(env)
         return provider
 
-    async def acquire(self, session: Session, env: Mapping[str, str]) -> RuntimeHandle:
+    async def acquire(self, session: Session, env: Mapping[str, str], budget: float = 0.0) -> RuntimeHandle:
         """Get a runtime for a session; it is given up when the caller hangs up.
 
+        Args:
+            session: The session.
+            env: The caller's ``COLAB_BRIDGE_*`` variables.
+            budget: Compute units that it may use; 0 for any number.
+
         Raises:
-            ColabBridgeError: there is none to be had.
+            ColabBridgeError: there is none to be had, or the budget could not be kept.
         """
         provider = self.provider(session.provider, env)
+        await require_meter(provider, str(session.options.get("account") or ""), budget)
         began_at = self._clock.time()
         with self.starts.begin(session.project) as report:
             request = dataclasses.replace(_request(session, env), report=report)
@@ -86,6 +92,36 @@ class Acquirer:
                     problem=problem,
                 )
             )
+
+
+async def require_meter(provider: RuntimeProvider, account: str, budget: float) -> None:
+    """Refuse a budget that nobody could keep, because what the account uses is not told.
+
+    Args:
+        provider: Where the runtime comes from; without an account behind it no budget counts.
+        account: Who pays; the account in use when empty.
+        budget: Compute units that a session may use; 0 for any number.
+
+    Raises:
+        UserError: the balance or the rate is not known now.
+        AuthError: there is no sign-in for the account.
+    """
+    if budget <= 0 or not isinstance(provider, AccountProvider):
+        return
+    try:
+        balance = await provider.balance(account)
+        known = balance.rate_hourly is not None and (balance.units is not None or balance.free_units is not None)
+        why = "" if known else "Colab does not tell it"
+    except AuthError:
+        raise
+    except ColabBridgeError as error:
+        why = error.message
+    if why:
+        raise UserError(
+            f"what the account uses is not known, so a budget of {budget:g} compute units cannot be kept: {why}",
+            hint="try again later, or go on without a limit: add --no-budget",
+            code="CB-USER-BUDGET",
+        )
 
 
 def _request(session: Session, env: Mapping[str, str]) -> RuntimeRequest:

@@ -56,6 +56,7 @@ class RuntimeKeeper:
         meter: Counts what sessions use.
         clock: Time source.
         tell: Takes one sentence for people.
+        keep_units: Keeps what a run has used, by its id.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class RuntimeKeeper:
         meter: Meter,
         clock: Clock,
         tell: Callable[[str], None],
+        keep_units: Callable[[str, float], None],
     ) -> None:
         self._sessions = sessions
         self._providers = providers
@@ -77,10 +79,9 @@ class RuntimeKeeper:
         self.meter = meter
         self._clock = clock
         self._tell = tell
+        self._keep_units = keep_units
         self._kept: dict[str, _Kept] = {}
         self._asked_at = -math.inf
-        self._begun: dict[str, float] = {}
-        self._run_units: dict[str, float] = {}
 
     async def run(self, ready: anyio.Event) -> None:
         """Look after all runtimes until cancelled. A defect in one round must not end the next ones.
@@ -126,7 +127,8 @@ class RuntimeKeeper:
         """Take note of a run: somebody asked for it, and what it uses is counted from here."""
         if not resumed:
             self.acted(run.session)
-        self._begun.setdefault(run.id, self.meter.spent(run.session) or 0.0)
+        if any(each.name == run.session and self._account(each) is not None for each in self._sessions()):
+            self.meter.begin(run.id, run.session)
 
     def message(self, run_id: str, message: RawMessage) -> None:
         """Do nothing: what a run says costs nothing."""
@@ -135,18 +137,16 @@ class RuntimeKeeper:
         """Do nothing: the run goes on, which is seen anyway."""
 
     def ended(self, run: Run, outcome: object) -> None:
-        """Take note of the end of a run."""
+        """Take note of the end of a run, and keep what it has used."""
         del outcome
-        if (before := self._begun.pop(run.id, None)) is not None and (spent := self.meter.spent(run.session)):
-            self._run_units[run.id] = max(0.0, spent - before)
+        if (units := self.meter.end(run.id)) is not None:
+            self._keep_units(run.id, units)
 
     # -- what is asked of us -------------------------------------------------------------------------------------
 
     def run_units(self, run: Run) -> float | None:
-        """Return the compute units that a run has used; None when unknown, as after a restart of the daemon."""
-        if run.id in self._begun:
-            return max(0.0, (self.meter.spent(run.session) or 0.0) - self._begun[run.id])
-        return self._run_units.get(run.id)
+        """Return the compute units that a run has used; None when unknown, and where no account pays."""
+        return run.units if run.units is not None else self.meter.run_units(run.id)
 
     def view(self, session: Session) -> dict[str, Any] | None:
         """Return how the runtime of a session is kept, as the API shows it; None where no account stands behind."""

@@ -58,7 +58,7 @@ class _Account:
 
 
 class Meter:
-    """Adds up what sessions use.
+    """Adds up what sessions and the runs on them use.
 
     Args:
         path: Where it is kept.
@@ -68,7 +68,9 @@ class Meter:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._sessions = self._load()
+        self._sessions: dict[str, _Account] = {}
+        self._runs: dict[str, tuple[str, float]] = {}  # by run: its session, and what that one had used before
+        self._load()
 
     def note(self, session: str, rate_hourly: float) -> None:
         """Take note of what a session's runtime costs from now on."""
@@ -84,8 +86,29 @@ class Meter:
         account = self._sessions.get(session)
         return account.rate_hourly if account is not None else None
 
+    def begin(self, run: str, session: str) -> None:
+        """Count what a run uses from now on; one that is counted already goes on."""
+        if run not in self._runs:
+            self._runs[run] = (session, self.spent(session) or 0.0)
+            self.save()
+
+    def run_units(self, run: str) -> float | None:
+        """Return the compute units that a run has used so far; None when it is not counted."""
+        if run not in self._runs or self._runs[run][0] not in self._sessions:
+            return None
+        session, before = self._runs[run]
+        return max(0.0, self._brought_up(session).units - before)
+
+    def end(self, run: str) -> float | None:
+        """Return the compute units that a run has used, and count it no more; None when it was not counted."""
+        units = self.run_units(run)
+        if self._runs.pop(run, None) is not None:
+            self.save()
+        return units
+
     def forget(self, session: str) -> None:
         """Drop a session that has ended."""
+        self._runs = {run: entry for run, entry in self._runs.items() if entry[0] != session}
         if self._sessions.pop(session, None) is not None:
             self.save()
 
@@ -100,19 +123,22 @@ class Meter:
         """Put it on disk; a disk that does not take it costs the figures, nothing else."""
         value = {name: [each.units, each.rate_hourly, each.at] for name, each in self._sessions.items()}
         try:
-            write_atomic(self._path, json.dumps({"v": _SCHEMA, "sessions": value}).encode(), mode=0o600)
+            document = {"v": _SCHEMA, "sessions": value, "runs": self._runs}
+            write_atomic(self._path, json.dumps(document).encode(), mode=0o600)
         except OSError as error:
             log.warning("usage not written down", extra={"why": str(error)})
 
-    def _load(self) -> dict[str, _Account]:
+    def _load(self) -> None:
         try:
             value = json.loads(self._path.read_bytes())
-            return {
+            sessions = {
                 str(name): _Account(units=float(units), rate_hourly=float(rate), at=float(at))
                 for name, (units, rate, at) in value["sessions"].items()
             }
+            runs = {str(run): (str(name), float(before)) for run, (name, before) in value.get("runs", {}).items()}
         except FileNotFoundError:
-            return {}
+            return
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("usage cannot be read and begins anew", extra={"why": type(error).__name__})
-            return {}
+            return
+        self._sessions, self._runs = sessions, runs

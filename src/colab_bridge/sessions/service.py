@@ -20,10 +20,10 @@ from colab_bridge.model.runtime import Endpoint, RuntimeHandle
 from colab_bridge.ports.account import AccountProvider
 from colab_bridge.ports.clock import Clock
 from colab_bridge.providers.registry import ProviderRegistry
-from colab_bridge.sessions.acquirer import Acquirer
+from colab_bridge.sessions.acquirer import Acquirer, require_meter
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.reaching import check, renewable, verify
-from colab_bridge.sessions.targets import LIMITS, Target, choose_target, same_wish, session_slug, unique_name
+from colab_bridge.sessions.targets import LIMITS, Target, choose_target, same_wish, session_slug, unique_name, wishes
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
 
@@ -163,9 +163,9 @@ class SessionService:
         settings = self.settings(project, env or {})
         known = None
         if not create_named or not name:
-            known = self._named_or_chosen(project, name, bool(runtime or provider or options), env or {})
+            known = self._named_or_chosen(project, name, bool(runtime or provider or wishes(options or {})), env or {})
         if known is not None:
-            session = await self._ready(known, env or {})
+            session = await self._ready(await self._with_limits(known, options or {}), env or {})
         else:
             target = choose_target(settings, runtime=runtime, provider=provider, options=options)
             session = await self._find_or_make(target, project, name, env or {})
@@ -249,7 +249,7 @@ class SessionService:
         env: Mapping[str, str],
     ) -> tuple[str, str, Session | None]:
         """Return provider, account as far as one is named, and the session if there is one; see :meth:`ensure`."""
-        session = self._named_or_chosen(project, name, bool(runtime or provider or options), env)
+        session = self._named_or_chosen(project, name, bool(runtime or provider or wishes(options or {})), env)
         if session is not None:
             return session.provider, session.account or str(session.options.get("account") or ""), session
         settings = self.settings(project, env)
@@ -263,7 +263,7 @@ class SessionService:
                 self._check_new_name(name)
                 return await self._make(name, project, target, env, default=False)
             if (own := self._default_on(target, project)) is not None:
-                return await self._ready(self._with_limits(own, target), env)
+                return await self._ready(await self._with_limits(own, target.options), env)
             taken = {session.name for session in self._store.sessions()}
             name = unique_name(session_slug(project, target.runtime), taken)
             return await self._make(name, project, target, env, default=True)
@@ -273,11 +273,21 @@ class SessionService:
         own = (session for session in self._store.sessions(project) if session.default)
         return next((session for session in own if _same_target(session, target)), None)
 
-    def _with_limits(self, session: Session, target: Target) -> Session:
-        """Take the limits that a new request sets for a session that is there."""
-        limits = {key: value for key, value in target.options.items() if key in LIMITS}
+    def _budget(self, session: Session, env: Mapping[str, str]) -> float:
+        asked = session.options.get("budget")
+        return float(asked) if asked is not None else self.settings(session.project, env).colab.budget
+
+    async def _with_limits(self, session: Session, options: Mapping[str, Any]) -> Session:
+        """Take the limits that a new request sets for a session that is there.
+
+        Raises:
+            UserError: a budget among them could not be kept.
+        """
+        limits = {key: value for key, value in options.items() if key in LIMITS}
         if not limits or limits.items() <= session.options.items():
             return session
+        provider = self._providers.get(session.provider)
+        await require_meter(provider, session.account, float(limits.get("budget") or 0.0))
         session = dataclasses.replace(session, options={**session.options, **limits})
         self._store.put_session(session)
         return session
@@ -305,7 +315,7 @@ class SessionService:
             options={**target.options, "runtime": target.runtime},
             created_at=self._clock.time(),
         )
-        handle = await self.acquirer.acquire(session, env)
+        handle = await self.acquirer.acquire(session, env, self._budget(session, env))
         session = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(session)
         try:
@@ -342,7 +352,7 @@ class SessionService:
             # What is left of the old one: kernels without their server, its folder.
             with contextlib.suppress(ColabBridgeError):
                 await provider.release(session.handle)
-        handle = await self.acquirer.acquire(session, env)
+        handle = await self.acquirer.acquire(session, env, self._budget(session, env))
         renewed = dataclasses.replace(session, handle=handle, state=SessionState.READY)
         self._store.put_session(renewed)
         self.notices.append(

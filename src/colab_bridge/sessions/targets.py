@@ -10,7 +10,7 @@ from typing import Any
 from colab_bridge.config.settings import Settings
 from colab_bridge.errors import UserError
 
-__all__ = ["LIMITS", "Target", "choose_target", "same_wish", "session_slug", "unique_name"]
+__all__ = ["LIMITS", "Target", "choose_target", "same_wish", "session_slug", "unique_name", "wishes"]
 
 # What only machines of a Google account have; asking for it means such a machine.
 _COLAB_ONLY = frozenset({"gpu", "tpu", "high_mem", "runtime_version", "account"})
@@ -90,8 +90,12 @@ def _default_provider(settings: Settings) -> str:
 
 def same_wish(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tell whether two sets of options ask for the same runtime, however long each would wait for it."""
-    left, right = ({key: value for key, value in each.items() if key not in _MANNER} for each in (one, other))
-    return left == right
+    return wishes(one) == wishes(other)
+
+
+def wishes(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that say which machine is wanted, not for how long or how much it may be used."""
+    return {key: value for key, value in options.items() if key not in _MANNER}
 
 
 def _configured(settings: Settings, runtime: str, provider: str | None) -> tuple[str, dict[str, Any]]:

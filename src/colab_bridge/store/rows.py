@@ -123,6 +123,7 @@ def run_to_row(run: Run) -> dict[str, Value]:
         "created_at": run.created_at,
         "finished_at": run.finished_at,
         "progress": _json_in(run.progress),
+        "units": run.units,
     }
 
 
@@ -146,6 +147,7 @@ def run_from_row(row: sqlite3.Row) -> Run:
         created_at=_real(row, "created_at"),
         finished_at=None if row["finished_at"] is None else _real(row, "finished_at"),
         progress=_object(row, "progress"),
+        units=None if row["units"] is None else _real(row, "units"),
     )
 
 

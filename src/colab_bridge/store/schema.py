@@ -97,6 +97,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX durations_by_key ON durations (key, id)",
     ),
     ("ALTER TABLE sessions ADD COLUMN chosen_at REAL NOT NULL DEFAULT 0",),
+    ("ALTER TABLE runs ADD COLUMN units REAL",),
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

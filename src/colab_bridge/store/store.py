@@ -135,6 +135,10 @@ class Store:
         row["project"] = self._project_of(run) if project is None else text_in(project)
         self._upsert("runs", "id", row)
 
+    def put_run_units(self, run_id: str, units: float) -> None:
+        """Keep the compute units that a run has used; nothing happens where it is unknown."""
+        self._execute("UPDATE runs SET units = ? WHERE id = ?", (units, text_in(run_id)))
+
     def run(self, run_id: str) -> Run | None:
         """Return a run by id."""
         return self._one("runs", run_from_row, {"id": run_id})

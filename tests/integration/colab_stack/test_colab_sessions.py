@@ -52,6 +52,24 @@ def test_one_refusal_of_a_given_token_fails_no_run(home: DaemonHome, colab: Emul
     assert home.code("print(6 * 7)", **colab.gpu()).text() == "42\n"
 
 
+def test_what_a_run_has_used_is_known_after_the_daemon_was_killed(home: DaemonHome, colab: Emulated) -> None:
+    home.code("x = 1", **colab.gpu())
+
+    def measured() -> object:
+        kept = home.client().get("/v1/sessions")["sessions"][0]["kept"]
+        return kept and kept["rate_hourly"]
+
+    eventually(measured, "what the session uses is known", timeout_s=90, pause_s=0.5)
+    (started,) = home.code("import time; time.sleep(0.5)", **colab.gpu()).of("started")
+    run = started["run"]["id"]
+    units = home.client().get(f"/v1/runs/{run}")["units"]
+    assert units > 0
+    home.kill_daemon()
+    assert home.client().get(f"/v1/runs/{run}")["units"] == units
+    usage = home.client().post("/v1/account/usage", {"env": colab.env})
+    assert {"run": run, "title": "import time; time.sleep(0.5)", "units": units} in usage["runs"]
+
+
 def wish(home: DaemonHome, colab: Emulated) -> dict[str, object]:
     return {"project": str(home.project), "name": "none", **colab.gpu()}
 

@@ -35,6 +35,12 @@ def test_options_reach_the_request_as_the_provider_reads_them() -> None:
     }
 
 
+def test_no_budget_is_a_budget_without_a_limit_and_excludes_one() -> None:
+    assert Target(no_budget=True).for_session()["options"] == {"budget": 0.0}
+    with pytest.raises(UserError, match="exclude one another"):
+        Target(no_budget=True, budget=5.0)
+
+
 @pytest.mark.parametrize("wrong", [{"gpu": "T5"}, {"gpu": "V28"}, {"tpu": "A100"}, {"gpu": "T4", "tpu": "V28"}])
 def test_a_card_that_does_not_exist_is_refused_at_once(wrong: dict[str, str]) -> None:
     with pytest.raises(UserError) as caught:

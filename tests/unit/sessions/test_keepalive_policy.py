@@ -120,6 +120,29 @@ def test_units_are_added_up_over_time_and_kept_over_a_restart(tmp_path: Path) ->
     assert Meter(tmp_path / "usage.json", clock).spent("a") is None
 
 
+def test_a_run_that_goes_on_over_a_restart_counts_from_its_beginning(tmp_path: Path) -> None:
+    clock = Hand()
+    meter = Meter(tmp_path / "usage.json", clock)
+    meter.note("a", 2.0)
+    clock.now += 1800
+    meter.begin("run-1", "a")
+    clock.now += 1800
+    again = Meter(tmp_path / "usage.json", clock)
+    again.begin("run-1", "a")  # the daemon that takes it over says so too
+    clock.now += 1800
+    assert again.run_units("run-1") == pytest.approx(2.0)
+    assert again.end("run-1") == pytest.approx(2.0)
+    assert again.run_units("run-1") is None
+    assert Meter(tmp_path / "usage.json", clock).end("run-1") is None
+
+
+def test_nothing_is_known_of_a_run_whose_session_was_never_measured(tmp_path: Path) -> None:
+    meter = Meter(tmp_path / "usage.json", Hand())
+    meter.begin("run-1", "a")
+    assert meter.end("run-1") is None
+    assert meter.spent("a") is None
+
+
 def test_a_clock_that_goes_back_or_jumps_makes_no_use(tmp_path: Path) -> None:
     clock = Hand()
     meter = Meter(tmp_path / "usage.json", clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class Desk:
         self.sessions = [self.session]
         self.busy = False
         self.told: list[str] = []
+        self.units: dict[str, float] = {}
         self.refuse_release: Exception | None = None
         providers = ProviderRegistry(tmp, {"colab": Account})
         account = providers.get("colab")
@@ -128,6 +130,7 @@ class Desk:
             Meter(tmp / "usage.json", self.clock),
             self.clock,
             self.told.append,
+            self.units.__setitem__,
         )
 
     async def release(self, name: str) -> None:
@@ -197,7 +200,8 @@ async def test_units_are_counted_for_sessions_and_runs(tmp_path: Path) -> None:
     await desk.minutes(30)
     desk.keeper.ended(run, None)
     await desk.minutes(5)
-    assert desk.keeper.run_units(run) == pytest.approx(1.0)
+    assert desk.units == {run.id: pytest.approx(1.0)}
+    assert desk.keeper.run_units(replace(run, units=1.0)) == 1.0
     view = desk.keeper.view(desk.session)
     assert view is not None
     assert view["units"] == pytest.approx(50 / 60 * 2)

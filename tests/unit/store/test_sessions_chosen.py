@@ -25,6 +25,7 @@ def test_a_file_from_before_has_sessions_that_nobody_chose(tmp_path: Path) -> No
     store.close()
     with sqlite3.connect(tmp_path / "state.db") as connection:
         connection.execute("ALTER TABLE sessions DROP COLUMN chosen_at")
+        connection.execute("ALTER TABLE runs DROP COLUMN units")
         connection.execute("PRAGMA user_version = 2")
     connection.close()
     again = Store.open(tmp_path / "state.db")
