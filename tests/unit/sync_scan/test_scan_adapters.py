@@ -44,6 +44,23 @@ def test_a_scan_by_path_sees_the_same_tree(tmp_path):
         assert entry_at(here.scanner.refresh(again.tree, ["a/b/f"]).tree, "a/b/f") == file(b"new")
 
 
+@pytest.mark.parametrize("open_root", [DescriptorFolder.open_root, PathFolder.open_root])
+def test_the_number_of_a_list_of_names_changes_with_each_of_them(tmp_path, open_root):
+    names = {f"a rather long name to fill more than one buffer {number}" for number in range(1_500)}
+    for name in names:
+        (tmp_path / name).touch()
+    with open_root(str(tmp_path)) as folder:
+        before = folder.listing()
+        assert folder.listing() == before
+        assert {*folder.names()} == names
+        (tmp_path / "one").touch()
+        more = folder.listing()
+        (tmp_path / "one").rename(tmp_path / "two")
+        assert len({before, more, folder.listing()}) == 3
+        (tmp_path / "two").unlink()
+        assert {*folder.names()} == names
+
+
 @pytest.mark.usefixtures("by_path")
 def test_a_folder_by_path_that_was_replaced_is_not_used(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)

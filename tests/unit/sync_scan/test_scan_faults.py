@@ -16,7 +16,7 @@ from scan_tools import Side, side
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the real disk of these tests is a POSIX one")
 
-_CALLS = ("names", "stats", "stat", "open_file", "read_link", "child")
+_CALLS = ("listing", "names", "differing", "stat", "open_file", "read_link", "child")
 _CODES = (errno.EIO, errno.EACCES, errno.ENOENT, errno.EMFILE, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.EINTR)
 
 

@@ -15,7 +15,7 @@ from colab_bridge.agent.sync.disk.platform_posix import DescriptorFolder
 from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.names import MAX_DEPTH
-from colab_bridge.agent.sync.tree import Blocked, Directory, Link, Unknown, Why, build_tree, entry_at, is_tracked
+from colab_bridge.agent.sync.tree import Blocked, Directory, Link, Unknown, Why, build_tree, entry_at, is_tracked, walk
 from scan_tools import digest, file, nobody, side
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the real disk of these tests is a POSIX one")
@@ -411,7 +411,7 @@ def test_a_folder_whose_listing_fails_is_unknown(tmp_path, monkeypatch):
         here.write("d/f")
         here.write("e/f")
         here.walk()
-        _failing(monkeypatch, "names", errno.EIO, lambda self: self.below == "d")
+        _failing(monkeypatch, "listing", errno.EIO, lambda self: self.below == "d")
         result = here.walk()
         assert entry_at(result.tree, "d") == Unknown("EIO")
         assert entry_at(result.tree, "e/f") == file(b"1")
@@ -419,11 +419,23 @@ def test_a_folder_whose_listing_fails_is_unknown(tmp_path, monkeypatch):
         assert entry_at(here.scanner.refresh(result.tree, []).tree, "d/f") == file(b"1")
 
 
+def test_a_walk_misses_no_name_where_a_folder_seems_to_list_what_it_listed_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(DescriptorFolder, "listing", lambda self: 1)
+    with side(tmp_path) as here:
+        for path in ("d/f", "d/g", "d/h/i"):
+            here.write(path)
+        here.walk()
+        (tmp_path / "d" / "f").rename(tmp_path / "d" / "new")
+        assert {path for path, _ in walk(here.walk().tree)} == {"d", "d/g", "d/h", "d/h/i", "d/new"}
+        (tmp_path / "d" / "h").rename(tmp_path / "d" / "folder")
+        assert {path for path, _ in walk(here.walk().tree)} == {"d", "d/g", "d/folder", "d/folder/i", "d/new"}
+
+
 def test_an_entry_that_cannot_be_looked_at_is_unknown_alone(tmp_path, monkeypatch):
     with side(tmp_path) as here:
         here.write("d/f")
         here.write("d/g")
-        _failing(monkeypatch, "stats", errno.EIO, lambda self, names: self.below == "d")
+        _failing(monkeypatch, "differing", errno.EIO, lambda self, known: self.below == "d")
         _failing(monkeypatch, "stat", errno.EIO, lambda self, name: name == "f")
         tree = here.tree
         assert entry_at(tree, "d/f") == Unknown("EIO")
@@ -441,7 +453,7 @@ def test_a_root_that_cannot_be_listed_is_a_fault_and_no_empty_tree(tmp_path, mon
     with side(tmp_path) as here:
         here.write("f")
         here.walk()
-        _failing(monkeypatch, "names", errno.EIO, lambda self: self.below == "")
+        _failing(monkeypatch, "listing", errno.EIO, lambda self: self.below == "")
         with pytest.raises(RootFault, match="cannot be read"):
             here.walk()
         monkeypatch.undo()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ..ignore import Verdict
@@ -20,14 +20,13 @@ from .platform_folder import Folder, FolderReplaced
 from .platform_inotify import code_name
 from .platform_paths import is_reparse_point
 from .root import STATE_FOLDER
-from .statcache import NEVER, Node, Noted, Record, Skipped
+from .statcache import NEVER, Node, Noted, Record, Skipped, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Look"]
 
-_PIECE_NAMES = 1024
 _TURNS = 3
 _RECENT_NS = 50_000_000
 _PAUSE_S = 0.02
@@ -66,62 +65,83 @@ class Look:
         Raises:
             OSError: It could not be listed completely; FileNotFoundError: it is gone.
         """
+        listing = folder.listing()
+        if self._wishes.rehash or node.listed != (listing, node.count()) or not self._as_listed(node, folder, deep):
+            self._list(node, folder, deep, listing)
+        if node.databases:
+            self.files.look_at_databases(node, folder)
+
+    def _as_listed(self, node: Node, folder: Folder, deep: Collection[str] | None) -> bool:
+        """Look at what is known in a folder that lists what it listed before.
+
+        As many names are listed as are known. So where all that are known are there, none is new.
+
+        Returns:
+            False where something is gone by now or is not what it was: then all names have to be looked at.
+        """
+        folders = [(name, known) for name, known in node.folders.items() if deep is None or name in deep]
+        try:
+            changed = folder.differing(node.records)
+            changed += [(name, folder.stat(name)) for name in (*node.skipped, *node.others)]
+        except OSError:
+            return False
+        try:
+            if any(self._entry(node, folder, name, seen, frozenset(), deep) for name, seen in changed):
+                return False
+            for name, known in folders:
+                self._enter(node, folder, name, known)
+        except (FileNotFoundError, NotADirectoryError, FolderReplaced):
+            return False
+        return True
+
+    def _list(self, node: Node, folder: Folder, deep: Collection[str] | None, listing: int) -> None:
+        """List a folder and look at each name; see :meth:`folder`."""
         names: list[str] = []
         lost: set[str] = set()
+        losers: frozenset[str] = frozenset()
+        node.listed = None
         for _ in range(2):
             names = folder.names()
             if node.parent is None:
                 names = [name for name in names if name != STATE_FOLDER]
-            lost = self._pass(node, folder, names, deep)
+            losers = meeting_names(node, names, self._wishes.known, folds=self._folds)
+            lost = self._pass(node, folder, names, losers, deep)
             if not lost:
                 break
         self._missing(node, folder, {*names} - lost if lost else names)
-        if node.databases:
-            self.files.look_at_databases(node, folder)
+        if not lost and not losers and folder.listing() == listing:
+            # The names are those of the number: the same before and after they were told.
+            node.listed = (listing, len(names))
 
-    def _pass(self, node: Node, folder: Folder, names: list[str], deep: Collection[str] | None) -> set[str]:
+    def _pass(
+        self, node: Node, folder: Folder, names: list[str], losers: frozenset[str], deep: Collection[str] | None
+    ) -> set[str]:
         """Look at all names once; return those that are gone by now."""
-        losers = meeting_names(node, names, self._wishes.known, folds=self._folds)
         for name in losers:
             if name in node.records or name in node.folders:
                 self.ledger.drop(node, name)
         lost: set[str] = set()
-        slow: list[tuple[str, os.stat_result]] = []
         records: Mapping[str, Record] = {} if self._wishes.rehash else node.records
-        for start in range(0, len(names), _PIECE_NAMES):
-            piece = names[start : start + _PIECE_NAMES]
-            for name, seen in self._stats(node, folder, piece, lost):
-                record = records.get(name)
-                if (
-                    record is None
-                    or record[0] != seen.st_ctime_ns
-                    or record[1] != seen.st_mtime_ns
-                    or record[2] != seen.st_ino
-                    or record[4] != seen.st_size
-                    or record[3] != seen.st_mode
-                ):
-                    slow.append((name, seen))
-        for name, seen in slow:
+        known = {name: records.get(name) for name in names}
+        try:
+            changed = folder.differing(known)
+        except OSError:
+            changed = [*self._differing_one_by_one(node, folder, known, lost)]
+        for name, seen in changed:
             if self._entry(node, folder, name, seen, losers, deep):
                 lost.add(name)
                 if not node.knows(name):
                     self.ledger.drop(node, name)
         return lost
 
-    def _stats(
-        self, node: Node, folder: Folder, names: list[str], lost: set[str]
-    ) -> Iterable[tuple[str, os.stat_result]]:
-        try:
-            return folder.stats(names)
-        except OSError:
-            return self._stats_one_by_one(node, folder, names, lost)
-
-    def _stats_one_by_one(
-        self, node: Node, folder: Folder, names: list[str], lost: set[str]
+    def _differing_one_by_one(
+        self, node: Node, folder: Folder, known: Mapping[str, Record | None], lost: set[str]
     ) -> Iterator[tuple[str, os.stat_result]]:
-        for name in names:
+        for name, record in known.items():
             try:
-                yield name, folder.stat(name)
+                seen = folder.stat(name)
+                if record_of(seen) != record:
+                    yield name, seen
             except FileNotFoundError:
                 lost.add(name)
             except PermissionError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from .statcache import Record
 
 __all__ = ["Folder", "FolderReplaced"]
 
@@ -54,9 +56,19 @@ class Folder(ABC):
             OSError: It could not be listed completely.
         """
 
+    def listing(self) -> int:
+        """Return one number for all that is listed in the folder: equal lists of names have equal numbers.
+
+        Other lists have other numbers, but for a chance of 1 in 2^64; the numbers mean nothing to another process.
+
+        Raises:
+            OSError: It could not be listed completely.
+        """
+        return hash(tuple(self.names()))
+
     @abstractmethod
-    def stats(self, names: Iterable[str]) -> list[tuple[str, os.stat_result]]:
-        """Return the names with what stands there; links are not followed.
+    def differing(self, known: Mapping[str, Record | None]) -> list[tuple[str, os.stat_result]]:
+        """Return the names whose signature is not the one that is known, with what stands there; links not followed.
 
         Raises:
             OSError: One of them is gone or cannot be looked at.

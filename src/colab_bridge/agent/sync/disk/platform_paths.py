@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from .platform_folder import Folder, FolderReplaced
+from .statcache import Record, record_of
 
 __all__ = ["PathFolder", "is_reparse_point", "long_path"]
 
@@ -85,10 +86,15 @@ class PathFolder(Folder):
         """Return all names in the folder."""
         return os.listdir(self.path)
 
-    def stats(self, names: Iterable[str]) -> list[tuple[str, os.stat_result]]:
-        """Return the names with what stands there."""
+    def differing(self, known: Mapping[str, Record | None]) -> list[tuple[str, os.stat_result]]:
+        """Return the names whose signature is not the one that is known."""
         here, stat, join = self.path, os.stat, os.path.join
-        return [(name, stat(join(here, name), follow_symlinks=False)) for name in names]
+        found: list[tuple[str, os.stat_result]] = []
+        for name, record in known.items():
+            seen = stat(join(here, name), follow_symlinks=False)
+            if record_of(seen) != record:
+                found.append((name, seen))
+        return found
 
     def stat(self, name: str) -> os.stat_result:
         """Return what stands at a name."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from hmac import compare_digest
+from operator import attrgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,9 +35,8 @@ _MAC_BYTES = 32
 _PERSON = b"cb-sync-cache-1"
 
 
-def record_of(seen: os.stat_result) -> Record:
-    """Return the signature of an entry."""
-    return (seen.st_ctime_ns, seen.st_mtime_ns, seen.st_ino, seen.st_mode, seen.st_size)
+# Returns the signature of an entry; asked for each entry of each look, so it is the form that costs least.
+record_of: Callable[[os.stat_result], Record] = attrgetter("st_ctime_ns", "st_mtime_ns", "st_ino", "st_mode", "st_size")
 
 
 class Noted(NamedTuple):
@@ -88,6 +88,8 @@ class Node:
         directory: What the folder is in the tree.
         draft: Entries of the tree that is being made; None while nothing has changed.
         mixed: Names are not all ASCII, or two of them meet, so single names cannot be looked at alone.
+        listed: What :meth:`~.platform_folder.Folder.listing` told at the last look at everything in the folder, and
+            how many names there were; None before it.
     """
 
     __slots__ = (
@@ -100,6 +102,7 @@ class Node:
         "folders",
         "inode",
         "keys",
+        "listed",
         "mixed",
         "name",
         "others",
@@ -127,6 +130,7 @@ class Node:
         self.directory = EMPTY
         self.draft: dict[str, Entry] | None = {}
         self.mixed = False
+        self.listed: tuple[int, int] | None = None
 
     def touch(self) -> dict[str, Entry]:
         """Return the draft of this folder; those around it are going to change too."""
