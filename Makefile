@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-WORKERS ?= 2
+# One more than the two processors of a small machine: now and then a test waits for what it has started.
+WORKERS ?= 3
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Without compiled files every process of a test would compile all of our modules again.
 unexport PYTHONDONTWRITEBYTECODE
