@@ -70,6 +70,19 @@ def test_what_a_run_has_used_is_known_after_the_daemon_was_killed(home: DaemonHo
     assert {"run": run, "title": "import time; time.sleep(0.5)", "units": units} in usage["runs"]
 
 
+def test_each_request_to_a_runtime_carries_its_token_and_our_name_and_no_token_of_the_account(
+    home: DaemonHome, colab: Emulated
+) -> None:
+    home.code("1", **colab.gpu())
+    seen = [each for each in colab.call("GET", "/requests")["requests"] if each["service"] == "data"]
+    assert {each["method"] for each in seen} >= {"GET", "POST", "WS"}
+    for each in seen:
+        assert each["headers"]["x-colab-runtime-proxy-token"].startswith("sha256:")
+        assert each["headers"]["x-colab-client-agent"] == "colab-bridge"
+        assert "authorization" not in each["headers"]
+        assert "colab-runtime-proxy-token" not in dict(each["query"])
+
+
 def wish(home: DaemonHome, colab: Emulated) -> dict[str, object]:
     return {"project": str(home.project), "name": "none", **colab.gpu()}
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import struct
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,16 @@ class ControlSide:
             return TokenVerdict.VALID
         return self.verdicts.get(token, TokenVerdict.WRONG)
 
-    def match(self, plane: str, method: str, path: str, *, endpoint: str = "") -> DataFault | None:
+    def match(
+        self,
+        plane: str,
+        method: str,
+        path: str,
+        *,
+        endpoint: str = "",
+        query: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> DataFault | None:
         assert plane == "data"
         self.seen.append((method, path))
         return self.faults.pop(path, None)

@@ -14,7 +14,6 @@ from colab_bridge.testing.colab.clock import EmulatorClock
 from colab_bridge.testing.colab.drive_query import BadQueryError, matcher, select
 from colab_bridge.testing.colab.drive_upload import (
     CHUNK_BYTES,
-    BadUploadError,
     Upload,
     content_range,
     multipart_related,
@@ -23,6 +22,7 @@ from colab_bridge.testing.colab.faults import Fault, Switchboard, drifted
 from colab_bridge.testing.colab.http import Route
 from colab_bridge.testing.colab.identity import SCOPE_COLAB, SCOPE_EMAIL, Code, Identity, normal_scopes
 from colab_bridge.testing.colab.record import Recorder, masked_headers, masked_query
+from colab_bridge.testing.colab.refused import RefusedValueError
 from colab_bridge.testing.colab.service_account import jwt_claims, new_key_file
 from colab_bridge.testing.colab.tokens import ProxyTokens
 from colab_bridge.testing.colab.vm.contracts import TokenVerdict
@@ -368,7 +368,7 @@ def test_chunks_of_the_right_size_make_the_file_again(size: int, tail: int) -> N
     ],
 )
 def test_a_chunk_that_does_not_fit_is_refused(header: str, data: bytes) -> None:
-    with pytest.raises(BadUploadError) as caught:
+    with pytest.raises(RefusedValueError) as caught:
         an_upload(1_000_000).take(content_range(header, len(data)), data)
     assert caught.value.expected
 
@@ -395,5 +395,5 @@ def test_a_file_sent_with_its_description_arrives_byte_by_byte(content: bytes) -
     ],
 )
 def test_a_malformed_multipart_body_is_refused(kind: str, body: bytes) -> None:
-    with pytest.raises(BadUploadError):
+    with pytest.raises(RefusedValueError):
         multipart_related(kind, body)

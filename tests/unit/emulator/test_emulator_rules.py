@@ -20,8 +20,9 @@ from colab_bridge.testing.colab.dialects import (
     tunnel_proxy,
     tunnel_units,
 )
-from colab_bridge.testing.colab.hardware import Ask, InvalidAskError, Variant, ask_from_query, ask_from_spec, specs
+from colab_bridge.testing.colab.hardware import Ask, Variant, ask_from_query, ask_from_spec, specs
 from colab_bridge.testing.colab.options import EmulatorOptions
+from colab_bridge.testing.colab.refused import RefusedValueError
 from colab_bridge.testing.colab.state import Runtime, end_of_life
 from colab_bridge.testing.colab.tokens import MintedToken
 
@@ -127,7 +128,7 @@ def test_parameters_of_assign_are_understood(query: dict[str, str], expected: As
     ],
 )
 def test_parameters_that_no_client_sends_are_refused(query: dict[str, str]) -> None:
-    with pytest.raises(InvalidAskError) as caught:
+    with pytest.raises(RefusedValueError) as caught:
         ask_from_query(query, VERSIONS)
     assert caught.value.expected
 
@@ -146,7 +147,7 @@ def test_parameters_that_no_client_sends_are_refused(query: dict[str, str]) -> N
     ],
 )
 def test_specs_that_do_not_exist_are_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(InvalidAskError):
+    with pytest.raises(RefusedValueError):
         ask_from_spec(body, VERSIONS)
 
 

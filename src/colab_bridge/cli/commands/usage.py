@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from colab_bridge.cli.context import Invocation
+from colab_bridge.cli.listing import title_text
 from colab_bridge.cli.root import json_option
 
 __all__ = ["usage"]
@@ -34,15 +35,15 @@ def usage(invocation: Invocation) -> None:
         console.out(f"lasts for  {hours:.1f} h at this rate\n")
     for session in found.get("sessions") or []:
         budget = f" of {session['budget']:g}" if session.get("budget") else ""
-        console.out(
-            f"session    {session['session']}: {_units(session.get('units'))}{budget}, {session.get('label')}\n"
-        )
+        units = _units(session.get("units"), "not measured yet")
+        console.out(f"session    {session['session']}: {units}{budget}, {session.get('label')}\n")
     for run in found.get("runs") or []:
-        console.out(f"run        {run['run']}: {run['units']:.3f} units, {run['title']}\n")
+        title = title_text(run["title"], invocation.cwd)
+        console.out(f"run        {run['run']}: {run['units']:.3f} units, {title}\n")
 
 
-def _units(value: object) -> str:
-    return f"{value:.2f} compute units" if isinstance(value, (int, float)) else "not known"
+def _units(value: object, unknown: str = "not known") -> str:
+    return f"{value:.2f} compute units" if isinstance(value, (int, float)) else unknown
 
 
 def _rate(found: dict[str, Any]) -> str:

@@ -197,7 +197,7 @@ _TEXTS: Final[dict[Verdict, tuple[type[ColabBridgeError], str, str, str]]] = {
         QuotaError,
         "CB-COLAB-005",
         "the account's quota for this kind of machine is used up",
-        "see what is left: colab-bridge usage; or use another kind",
+        "use another kind, or see what is left: colab-bridge usage",
     ),
     Verdict.QUOTA_TIME: (
         QuotaError,

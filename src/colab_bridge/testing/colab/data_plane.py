@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from colab_bridge.testing.colab.faults import Fault, Switchboard
@@ -49,9 +49,18 @@ class DataPlane:
         #: The runtimes; set once, when the state that starts machines with these hooks exists.
         self.state: BackendState | None = None
 
-    def match(self, plane: str, method: str, path: str, *, endpoint: str = "") -> DataFault | None:
+    def match(
+        self,
+        plane: str,
+        method: str,
+        path: str,
+        *,
+        endpoint: str = "",
+        query: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> DataFault | None:
         """Note a request that has come to a runtime proxy, and return what is to go wrong with it."""
-        record = self._recorder.request(plane, method, path, endpoint=endpoint)
+        record = self._recorder.request(plane, method, path, query=query, headers=headers, endpoint=endpoint)
         self._last[endpoint] = record
         faults = self._board.take(plane, method, path, endpoint=endpoint)
         record.fault = tuple(fault.kind for fault in faults)

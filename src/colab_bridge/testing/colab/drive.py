@@ -16,9 +16,10 @@ from colab_bridge.testing.colab.accounts import Account
 from colab_bridge.testing.colab.clock import EmulatorClock
 from colab_bridge.testing.colab.drive_query import BadQueryError, matcher, select
 from colab_bridge.testing.colab.drive_store import FOLDER, DriveFile, DriveStore
-from colab_bridge.testing.colab.drive_upload import BadUploadError, Upload, content_range, multipart_related
+from colab_bridge.testing.colab.drive_upload import Upload, content_range, multipart_related
 from colab_bridge.testing.colab.http import Call, Refused, Route, json_answer
 from colab_bridge.testing.colab.identity import SCOPE_DRIVE, SCOPE_DRIVE_FILE, Identity
+from colab_bridge.testing.colab.refused import RefusedValueError
 from colab_bridge.testing.colab.state import BackendState
 
 __all__ = ["Drive"]
@@ -233,7 +234,7 @@ class Drive:
             raise call.refuse(refused, f"uploadType={kind}", "media, multipart or resumable")
         try:
             description, mime_type, content = multipart_related(content_type, body)
-        except BadUploadError as error:
+        except RefusedValueError as error:
             raise call.refuse(_error(400, "badContent", error.what), error.what, error.expected) from error
         return self._finish(call, caller, file_id, self._metadata(call, description), mime_type, content)
 
@@ -273,7 +274,7 @@ class Drive:
         try:
             chunk = content_range(call.headers.get("content-range", ""), len(body))
             done = upload.take(chunk, body)
-        except BadUploadError as error:
+        except RefusedValueError as error:
             raise call.refuse(_error(400, "badRequest", error.what), error.what, error.expected) from error
         if not done:
             have = len(upload.content)

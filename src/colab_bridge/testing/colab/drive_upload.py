@@ -12,26 +12,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["CHUNK_BYTES", "BadUploadError", "Chunk", "Upload", "content_range", "multipart_related"]
+from colab_bridge.testing.colab.refused import RefusedValueError
+
+__all__ = ["CHUNK_BYTES", "Chunk", "Upload", "content_range", "multipart_related"]
 
 #: Every chunk but the last has a multiple of this size.
 CHUNK_BYTES: Final = 256 * 1024
 _RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _BOUNDARY: Final = re.compile(r"boundary=(?:\"([^\"]+)\"|([^;\s]+))")
-
-
-class BadUploadError(Exception):
-    """Drive would refuse this.
-
-    Args:
-        what: What is wrong.
-        expected: What would be right.
-    """
-
-    def __init__(self, what: str, expected: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.expected = expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,24 +69,24 @@ class Upload:
             True when the file is complete.
 
         Raises:
-            BadUploadError: it does not fit.
+            RefusedValueError: it does not fit.
         """
         if chunk.total is not None:
             if self.total is not None and chunk.total != self.total:
-                raise BadUploadError(f"total {chunk.total}", f"the announced size {self.total}")
+                raise RefusedValueError(f"total {chunk.total}", f"the announced size {self.total}")
             self.total = chunk.total
         if chunk.start is None or chunk.end is None:
             if data:
-                raise BadUploadError("a body with a question for the state", "no body")
+                raise RefusedValueError("a body with a question for the state", "no body")
             return self.complete
         if chunk.start != len(self.content):
-            raise BadUploadError(f"a chunk from byte {chunk.start}", f"a chunk from byte {len(self.content)}")
+            raise RefusedValueError(f"a chunk from byte {chunk.start}", f"a chunk from byte {len(self.content)}")
         if chunk.end - chunk.start != len(data):
-            raise BadUploadError(f"{len(data)} bytes", f"{chunk.end - chunk.start}, as the Content-Range says")
+            raise RefusedValueError(f"{len(data)} bytes", f"{chunk.end - chunk.start}, as the Content-Range says")
         if self.total is not None and chunk.end > self.total:
-            raise BadUploadError(f"bytes up to {chunk.end}", f"{self.total} at most")
+            raise RefusedValueError(f"bytes up to {chunk.end}", f"{self.total} at most")
         if chunk.end != self.total and len(data) % CHUNK_BYTES:
-            raise BadUploadError(f"a chunk of {len(data)} bytes", f"a multiple of {CHUNK_BYTES}")
+            raise RefusedValueError(f"a chunk of {len(data)} bytes", f"a multiple of {CHUNK_BYTES}")
         self.content += data
         return self.complete
 
@@ -116,13 +104,13 @@ def content_range(header: str, size: int) -> Chunk:
         size: Size of the body.
 
     Raises:
-        BadUploadError: it is malformed.
+        RefusedValueError: it is malformed.
     """
     if not header:
         return Chunk(start=0, end=size, total=size)
     found = _RANGE.fullmatch(header.strip())
     if found is None or (found[1] is not None and int(found[2]) < int(found[1])):
-        raise BadUploadError(f"Content-Range: {header}", "bytes FIRST-LAST/TOTAL, or bytes */TOTAL")
+        raise RefusedValueError(f"Content-Range: {header}", "bytes FIRST-LAST/TOTAL, or bytes */TOTAL")
     return Chunk(
         start=None if found[1] is None else int(found[1]),
         end=None if found[2] is None else int(found[2]) + 1,
@@ -137,27 +125,27 @@ def multipart_related(content_type: str, body: bytes) -> tuple[bytes, str, bytes
         The JSON of the description, the content's type, the content.
 
     Raises:
-        BadUploadError: there are not exactly these two parts.
+        RefusedValueError: there are not exactly these two parts.
     """
     boundary = _BOUNDARY.search(content_type)
     if not content_type.startswith("multipart/related") or boundary is None:
-        raise BadUploadError(f"Content-Type: {content_type}", "multipart/related with a boundary")
+        raise RefusedValueError(f"Content-Type: {content_type}", "multipart/related with a boundary")
     mark = b"--" + (boundary[1] or boundary[2]).encode()
     parts = (b"\r\n" + body).split(b"\r\n" + mark)[1:]
     if len(parts) != 3 or not parts[2].startswith(b"--"):
-        raise BadUploadError(f"{len(parts) - 1} parts", "two parts: the description, and the content")
+        raise RefusedValueError(f"{len(parts) - 1} parts", "two parts: the description, and the content")
     (_, description), (headers, content) = (_part(part) for part in parts[:2])
     if headers.get("content-transfer-encoding", "").lower() == "base64":
         try:
             content = base64.b64decode(content)
         except binascii.Error as error:
-            raise BadUploadError("content that is no base64", "base64, as its part says") from error
+            raise RefusedValueError("content that is no base64", "base64, as its part says") from error
     return description, headers.get("content-type", ""), content
 
 
 def _part(part: bytes) -> tuple[dict[str, str], bytes]:
     head, blank, body = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
     if not blank:
-        raise BadUploadError("a part without a blank line after its head", "head, blank line, content")
+        raise RefusedValueError("a part without a blank line after its head", "head, blank line, content")
     lines = (line.partition(":") for line in head.decode("latin-1").split("\r\n") if line)
     return {name.strip().lower(): value.strip() for name, _, value in lines}, body

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-__all__ = ["CARDS", "Ask", "Card", "InvalidAskError", "Variant", "ask_from_query", "ask_from_spec", "specs"]
+from colab_bridge.testing.colab.refused import RefusedValueError
+
+__all__ = ["CARDS", "Ask", "Card", "Variant", "ask_from_query", "ask_from_spec", "specs"]
 
 #: Value of ``accelerator`` where there is none.
 NO_CARD: Final = "NONE"
@@ -89,20 +91,6 @@ class Ask:
         return CARDS[self.accelerator].units_hourly
 
 
-class InvalidAskError(Exception):
-    """No such machine exists.
-
-    Args:
-        what: What is wrong.
-        expected: What would be right.
-    """
-
-    def __init__(self, what: str, expected: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.expected = expected
-
-
 def ask_from_query(query: Mapping[str, str], versions: tuple[str, ...]) -> Ask:
     """Read the parameters of ``/tun/m/assign``.
 
@@ -111,21 +99,21 @@ def ask_from_query(query: Mapping[str, str], versions: tuple[str, ...]) -> Ask:
         versions: Version labels that exist.
 
     Raises:
-        InvalidAskError: a value is none that the service knows.
+        RefusedValueError: a value is none that the service knows.
     """
     name = query.get("variant", Variant.CPU.tunnel)
     variant = next((v for v in Variant if v.tunnel == name), None)
     if variant is None:
-        raise InvalidAskError(f"variant={name}", "DEFAULT, GPU or TPU")
+        raise RefusedValueError(f"variant={name}", "DEFAULT, GPU or TPU")
     accelerator = query.get("accelerator") or NO_CARD
     if accelerator == NO_CARD:
         accelerator = _FIRST_CARD[variant]
     card = _card(accelerator, variant)
     shape = query.get("shape", "")
     if shape not in {"", "hm"}:
-        raise InvalidAskError(f"shape={shape}", "hm, or no shape")
+        raise RefusedValueError(f"shape={shape}", "hm, or no shape")
     if shape and card.high_memory_only:
-        raise InvalidAskError(f"shape=hm with {accelerator}", "no shape: this accelerator has only one")
+        raise RefusedValueError(f"shape=hm with {accelerator}", "no shape: this accelerator has only one")
     version = query.get("runtime_version_label", "")
     return _ask(variant, accelerator, bool(shape), version, versions)
 
@@ -138,21 +126,23 @@ def ask_from_spec(body: Mapping[str, Any], versions: tuple[str, ...]) -> Ask:
         versions: Version labels that exist.
 
     Raises:
-        InvalidAskError: a member is missing, or its value is none that the service knows.
+        RefusedValueError: a member is missing, or its value is none that the service knows.
     """
     spec = body.get("runtimeSpec")
     if not isinstance(spec, dict):
-        raise InvalidAskError("no runtimeSpec", "an object with variant, accelerator and shape")
+        raise RefusedValueError("no runtimeSpec", "an object with variant, accelerator and shape")
     variant = next((v for v in Variant if v.public == spec.get("variant")), None)
     if variant is None:
-        raise InvalidAskError(f"runtimeSpec.variant {spec.get('variant')!r}", "VARIANT_CPU, VARIANT_GPU or VARIANT_TPU")
+        raise RefusedValueError(
+            f"runtimeSpec.variant {spec.get('variant')!r}", "VARIANT_CPU, VARIANT_GPU or VARIANT_TPU"
+        )
     accelerator = str(spec.get("accelerator", NO_CARD))
     card = _card(accelerator, variant)
     shape = spec.get("shape", "SHAPE_UNSPECIFIED")
     if shape not in {"SHAPE_UNSPECIFIED", "SHAPE_STANDARD", "SHAPE_HIGHMEM"}:
-        raise InvalidAskError(f"runtimeSpec.shape {shape!r}", "SHAPE_STANDARD or SHAPE_HIGHMEM")
+        raise RefusedValueError(f"runtimeSpec.shape {shape!r}", "SHAPE_STANDARD or SHAPE_HIGHMEM")
     if card.high_memory_only and shape == "SHAPE_STANDARD":
-        raise InvalidAskError(f"{accelerator} with SHAPE_STANDARD", "a spec of the list of runtime specs")
+        raise RefusedValueError(f"{accelerator} with SHAPE_STANDARD", "a spec of the list of runtime specs")
     return _ask(variant, accelerator, shape == "SHAPE_HIGHMEM", str(body.get("version", "")), versions)
 
 
@@ -160,13 +150,13 @@ def _card(accelerator: str, variant: Variant) -> Card:
     card = CARDS.get(accelerator)
     if card is None or card.variant is not variant:
         names = ", ".join(name for name, other in CARDS.items() if other.variant is variant)
-        raise InvalidAskError(f"accelerator={accelerator} with variant {variant.tunnel}", f"one of {names}")
+        raise RefusedValueError(f"accelerator={accelerator} with variant {variant.tunnel}", f"one of {names}")
     return card
 
 
 def _ask(variant: Variant, accelerator: str, high_memory: bool, version: str, versions: tuple[str, ...]) -> Ask:
     if version and version not in versions:
-        raise InvalidAskError(f"version {version}", f"one of {', '.join(versions)}")
+        raise RefusedValueError(f"version {version}", f"one of {', '.join(versions)}")
     high_memory = high_memory or CARDS[accelerator].high_memory_only
     return Ask(variant=variant, accelerator=accelerator, high_memory=high_memory, version=version)
 

@@ -18,10 +18,11 @@ from colab_bridge.testing.colab.access import Access
 from colab_bridge.testing.colab.accounts import Account
 from colab_bridge.testing.colab.dialects import PUBLIC_REASONS, public_runtime, public_spec
 from colab_bridge.testing.colab.faults import Fault, RefusalKind
-from colab_bridge.testing.colab.hardware import Ask, InvalidAskError, ask_from_spec, specs
+from colab_bridge.testing.colab.hardware import Ask, ask_from_spec, specs
 from colab_bridge.testing.colab.http import Call, Refused, Route, google_error, json_answer
 from colab_bridge.testing.colab.identity import SCOPE_COLAB, SCOPE_COLAB_READ
 from colab_bridge.testing.colab.options import EmulatorOptions
+from colab_bridge.testing.colab.refused import RefusedValueError
 from colab_bridge.testing.colab.state import BackendState, Runtime
 from colab_bridge.testing.colab.tokens import ProxyTokens
 
@@ -117,7 +118,7 @@ class PublicApi:
         request_id, runtime_id = self._ids(call)
         try:
             ask = ask_from_spec(body, self._options.versions)
-        except InvalidAskError as error:
+        except RefusedValueError as error:
             raise call.refuse(google_error(400, error.what), error.what, error.expected) from error
         said = json.dumps([body, runtime_id], sort_keys=True)
         before = self._requests.get((account.email, request_id)) if request_id else None

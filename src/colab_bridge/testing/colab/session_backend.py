@@ -20,10 +20,11 @@ from colab_bridge.testing.colab.dialects import (
     tunnel_units,
 )
 from colab_bridge.testing.colab.faults import RefusalKind
-from colab_bridge.testing.colab.hardware import Ask, InvalidAskError, ask_from_query
+from colab_bridge.testing.colab.hardware import Ask, ask_from_query
 from colab_bridge.testing.colab.http import Call, Refused, Route, json_answer, text
 from colab_bridge.testing.colab.identity import SCOPE_COLAB
 from colab_bridge.testing.colab.options import EmulatorOptions
+from colab_bridge.testing.colab.refused import RefusedValueError
 from colab_bridge.testing.colab.state import BackendState, Runtime
 from colab_bridge.testing.colab.tokens import ProxyTokens
 
@@ -114,7 +115,7 @@ class SessionBackend:
     def _ask(self, call: Call) -> Ask:
         try:
             return ask_from_query(call.query, self._options.versions)
-        except InvalidAskError as error:
+        except RefusedValueError as error:
             raise call.refuse(text("Bad Request", 400), error.what, error.expected) from error
 
     async def _assignments(self, call: Call) -> Response:

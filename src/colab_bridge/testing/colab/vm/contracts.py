@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -58,7 +58,16 @@ class DataFault:
 class DataFaults(Protocol):
     """The switchboard, as far as the data plane needs it."""
 
-    def match(self, plane: str, method: str, path: str, *, endpoint: str = "") -> DataFault | None:
+    def match(
+        self,
+        plane: str,
+        method: str,
+        path: str,
+        *,
+        endpoint: str = "",
+        query: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> DataFault | None:
         """Return the fault for this request and count it as used; None when there is none.
 
         Args:
@@ -66,6 +75,8 @@ class DataFaults(Protocol):
             method: HTTP method, or ``WS`` for a WebSocket upgrade.
             path: Path without the query.
             endpoint: Which machine.
+            query: Its query parameters, for the record.
+            headers: Its headers, for the record.
         """
 
 

@@ -144,7 +144,14 @@ class RuntimeProxy:
         method = request.method.decode("latin-1")
         upgrade = any(name == "upgrade" and value.lower() == "websocket" for name, value in headers)
         kind = "WS" if upgrade else method
-        fault = self._common.faults.match("data", kind, target.path, endpoint=self._common.endpoint)
+        fault = self._common.faults.match(
+            "data",
+            kind,
+            target.path,
+            endpoint=self._common.endpoint,
+            query=target.query,
+            headers=dict(headers),
+        )
         exchange = Exchange(wire, connection, fault.cut_after_bytes if fault else None, upgrade=upgrade)
         planned = await self._suffer(fault, wire)
         route = planned or self._judge(method, target, headers, upgrade=upgrade)

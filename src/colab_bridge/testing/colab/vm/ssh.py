@@ -15,6 +15,7 @@ from typing import Final
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from colab_bridge.testing.colab.vm.carry import until_either_ends
 from colab_bridge.testing.colab.vm.terminal import Spawn
 
 __all__ = ["SshService", "key_problem"]
@@ -129,10 +130,4 @@ async def _carry(connection: ServerConnection, ours: socket.socket) -> None:
             while data := await loop.sock_recv(ours, _READ_BYTES):
                 await connection.send(data)
 
-    ways = [asyncio.ensure_future(up()), asyncio.ensure_future(down())]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+    await until_either_ends(up(), down())

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from colab_bridge.testing.colab.vm.carry import until_either_ends
+
 __all__ = ["Spawn", "TerminalService"]
 
 _READ_BYTES = 64 * 1024
@@ -68,7 +70,7 @@ class TerminalService:
             if keep and before is not None:  # tmux does it by itself
                 await before.connection.close()
                 await before.left.wait()
-            await _carry(connection, terminal)
+            await until_either_ends(_to_terminal(connection, terminal), _to_client(connection, terminal))
         finally:
             seat.left.set()
             if not keep:
@@ -86,20 +88,6 @@ class TerminalService:
         """Close what is kept."""
         if self._kept is not None:
             self._kept.close()
-
-
-async def _carry(connection: ServerConnection, terminal: _Terminal) -> None:
-    """Carry frames both ways until either side ends."""
-    ways = [
-        asyncio.ensure_future(_to_terminal(connection, terminal)),
-        asyncio.ensure_future(_to_client(connection, terminal)),
-    ]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _to_terminal(connection: ServerConnection, terminal: _Terminal) -> None:
