@@ -26,7 +26,7 @@ from colab_bridge.sync.remote import RemoteFailure, RemoteFiles
 from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.plan import Transfer
 
-__all__ = ["INLINE_BYTES", "Carrier", "Older", "Progress"]
+__all__ = ["INLINE_BYTES", "Carrier", "Older", "Progress", "is_bulk"]
 
 INLINE_BYTES = 1 << 20
 """Most bytes of content that travel inside a barrier exchange."""
@@ -232,13 +232,14 @@ class Carrier:
     # -- up ----------------------------------------------------------------------------------------------------------
 
     async def up(
-        self, transfers: Sequence[Transfer], older: Mapping[bytes, Older]
+        self, transfers: Sequence[Transfer], older: Mapping[bytes, Older], *, inline: bool = True
     ) -> tuple[bytes, list[tuple[bytes, str]], frozenset[bytes]]:
         """Stage on the runtime what it needs, except for a little that travels with the operations.
 
         Args:
             transfers: What is needed.
             older: Older versions there, by the digest of the new content.
+            inline: A little may travel with the operations; otherwise all of it is staged ahead.
 
         Returns:
             A batch to go with the operations, copies that the runtime makes from what it has, and the digests that are
@@ -248,7 +249,7 @@ class Carrier:
         copies = [(t.digest, t.source) for t in theirs if t.source_side is Side.REMOTE]
         sent = [t for t in theirs if t.source_side is Side.LOCAL]
         small = [t for t in sent if t.size < SMALL_FILE_BYTES]
-        if sum(t.size for t in sent) <= INLINE_BYTES:
+        if inline and not is_bulk(transfers):
             packed, sizes = await self.local.do(self._packed, small) if small else (b"", {})
             self.tally.sent += sum(sizes.values())
             return packed, copies, frozenset({t.digest for t in small} - set(sizes))
@@ -378,6 +379,11 @@ class Carrier:
     def _tell(self, path: str, done: int, size: int) -> None:
         if self.progress is not None:
             self.progress(path, done, size)
+
+
+def is_bulk(transfers: Iterable[Transfer]) -> bool:
+    """Return whether the runtime needs more content than travels inside an exchange."""
+    return sum(t.sent for t in transfers if t.to is Side.REMOTE) > INLINE_BYTES
 
 
 def _worth(old: int, new: int) -> bool:

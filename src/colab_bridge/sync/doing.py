@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from colab_bridge._util.ids import new_id
@@ -10,10 +10,17 @@ from colab_bridge.agent.sync.disk.ops import ApplyOp
 from colab_bridge.agent.sync.tree import Directory, File
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import HistoryLine, SyncStore
-from colab_bridge.sync.carry import Carrier, Progress
+from colab_bridge.sync.carry import Carrier, Progress, is_bulk
 from colab_bridge.sync.local import LocalSide, LocalView
 from colab_bridge.sync.looking import Looking
-from colab_bridge.sync.operations import failed_decisions, older_versions, operations_of
+from colab_bridge.sync.operations import (
+    FolderMove,
+    failed_decisions,
+    folder_moves,
+    older_versions,
+    operations_of,
+    with_moves,
+)
 from colab_bridge.sync.planning import Planner
 from colab_bridge.sync.remote import RemoteFiles
 from colab_bridge.sync.report import Deferred
@@ -23,7 +30,7 @@ from colab_bridge.sync.turn import Turn
 from colab_bridge.sync.versions import VersionKeeper
 from colab_bridge.sync_core.changes import Action, Change, apply_changes
 from colab_bridge.sync_core.model import Side
-from colab_bridge.sync_core.plan import Plan, Roots
+from colab_bridge.sync_core.plan import Plan, Roots, Transfer
 from colab_bridge.sync_core.summary import one_line
 
 __all__ = ["Doing", "parts_of"]
@@ -31,19 +38,51 @@ __all__ = ["Doing", "parts_of"]
 # A call takes 2 MiB, of which inlined content may be half.
 _PART_BYTES = 800_000
 _OPERATION_BYTES = 420
+# What is told beforehand is answered at once: a path, a code and a sentence for each that failed.
+_BULK_BYTES = 1_600_000
+_TOLD_BYTES = 120
+_TELLING_BYTES = 1_600_000
 
 
-def parts_of(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Yield changes of the runtime in their order, as many at once as one call can carry with a copy for each."""
+def parts_of(
+    changes: Sequence[Change], most_bytes: int | None = None, each_bytes: int = _OPERATION_BYTES
+) -> Iterator[Sequence[Change]]:
+    """Yield changes of the runtime in their order, as many at once as one call can carry.
+
+    Args:
+        changes: Changes.
+        most_bytes: Most that the call can carry.
+        each_bytes: What one takes, paths aside; by default with a copy for each.
+    """
+    most = _PART_BYTES if most_bytes is None else most_bytes
     start = size = 0
     for number, change in enumerate(changes):
         origins = change.decision.origins
-        size += _OPERATION_BYTES + sum(len(text.encode("utf-8", "replace")) for text in (change.path, *origins))
-        if size > _PART_BYTES and number > start:
+        size += each_bytes + sum(len(text.encode("utf-8", "replace")) for text in {change.path, *origins})
+        if size > most and number > start:
             yield changes[start:number]
-            start, size = number, 0
+            start, size = number, each_bytes
     if start < len(changes):
         yield changes[start:]
+
+
+def _calls_of(operations: Sequence[ApplyOp], copies: Mapping[bytes, str]) -> Iterator[Sequence[ApplyOp]]:
+    """Yield operations as many at once as one call can tell with their copies."""
+    start = size = 0
+    for number, op in enumerate(operations):
+        texts = (op.path, op.old_path, op.target, copies.get(op.digest, ""))
+        size += _OPERATION_BYTES + sum(len(text.encode("utf-8", "replace")) for text in texts if text)
+        if size > _TELLING_BYTES:
+            yield operations[start:number]
+            start, size = number, _OPERATION_BYTES
+    yield operations[start:]
+
+
+def _moves(
+    turn: Turn, changes: Sequence[Change], before: Directory | None, side: Side
+) -> tuple[list[FolderMove], Sequence[Change]]:
+    """Return folders that move whole, and the other changes; what did not move so in an earlier round goes singly."""
+    return ([], changes) if turn.rounds > 1 else folder_moves(changes, before, side)
 
 
 class Doing:
@@ -101,7 +140,7 @@ class Doing:
         here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
         there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
         before = self._planner.remote_tree(view)
-        left |= await self._do_here(turn, plan, here, left, carrier, txn)
+        left |= await self._do_here(turn, plan, here, view.tree, left, carrier, txn)
         left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
         turn.failed |= left - set(turn.deferred) - turn.waiting
         await self._remember(turn, plan, left, txn)
@@ -133,6 +172,7 @@ class Doing:
         turn: Turn,
         plan: Plan,
         changes: Sequence[Change],
+        before: Directory,
         left: Collection[str],
         carrier: Carrier,
         txn: str,
@@ -146,7 +186,8 @@ class Doing:
         ]
         if not changes and not stored:
             return set()
-        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        moves, single = await self._local.do(_moves, turn, changes, before, Side.LOCAL)
+        needed = {c.after.digest for c in single if isinstance(c.after, File)}
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed]
         missing = await carrier.down(transfers, self._looking.came_along(), older_versions(plan, Side.LOCAL))
@@ -155,16 +196,16 @@ class Doing:
             return {c.decision.path for c in changes} | {path for path, _ in stored}
         turn.troubles |= await self._keeper.keep_losers(stored, needed_after=changes, txn=txn)
         failed = {path for path, _ in stored if path in turn.troubles}
-        failed |= {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
-        ready = [c for c in changes if c.decision.path not in failed]
-        return failed | await self._apply_here(turn, ready, txn) if ready else failed
+        failed |= {c.decision.path for c in single if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in single if c.decision.path not in failed]
+        return failed | await self._apply_here(turn, ready, moves, txn) if ready or moves else failed
 
-    async def _apply_here(self, turn: Turn, ready: Sequence[Change], txn: str) -> set[str]:
-        operations = operations_of(ready, lambda _: None)
+    async def _apply_here(self, turn: Turn, ready: Sequence[Change], moves: Sequence[FolderMove], txn: str) -> set[str]:
+        operations = with_moves(operations_of(ready, lambda _: None), moves)
         results = await self._local.do(self._local.apply, txn, operations, self._store.base())
         bad = {result.path for result in results if not result.ok}
         turn.troubles |= {r.path: Trouble(side=Side.LOCAL, code=r.code) for r in results if not r.ok}
-        return failed_decisions(ready, bad)
+        return failed_decisions(ready, bad, moves)
 
     # -- there -------------------------------------------------------------------------------------------------------
 
@@ -172,17 +213,21 @@ class Doing:
         self, turn: Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
     ) -> set[str]:
         """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
-        needed = {c.after.digest for c in changes if isinstance(c.after, File)}
+        moves, single = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
+        needed = {c.after.digest for c in single if isinstance(c.after, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed]
+        if is_bulk(transfers):
+            return await self._do_bulk(turn, plan, single, moves, transfers, carrier, txn)
         batch, copies, missing = await carrier.up(transfers, older_versions(plan, Side.REMOTE))
-        failed = {c.decision.path for c in changes if isinstance(c.after, File) and c.after.digest in missing}
-        ready = [c for c in changes if c.decision.path not in failed]
-        if not ready and (turn.rounds > 1 or turn.reason != "pre"):
+        failed = {c.decision.path for c in single if isinstance(c.after, File) and c.after.digest in missing}
+        ready = [c for c in single if c.decision.path not in failed]
+        if not ready and not moves and (turn.rounds > 1 or turn.reason != "pre"):
             return failed
         at_hand = dict(copies)
         for number, part in enumerate(list(parts_of(ready)) or [()]):
             needed = {c.after.digest for c in part if isinstance(c.after, File)}
-            operations, expected = await self._local.do(self._for_there, part) if part else ([], None)
+            together = moves if not number else []
+            operations, expected = await self._local.do(self._for_there, part, together)
             found = await self._looking.exchange(
                 turn,
                 "pre",
@@ -196,14 +241,59 @@ class Doing:
             at_hand.update((c.after.digest, c.path) for c in part if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
             turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
-            failed |= failed_decisions(part, bad)
+            failed |= failed_decisions(part, bad, together)
         return failed
 
-    def _for_there(self, changes: Sequence[Change]) -> tuple[list[ApplyOp], Directory | None]:
+    async def _do_bulk(
+        self,
+        turn: Turn,
+        plan: Plan,
+        changes: Sequence[Change],
+        moves: Sequence[FolderMove],
+        transfers: Sequence[Transfer],
+        carrier: Carrier,
+        txn: str,
+    ) -> set[str]:
+        """Do what needs more content than an exchange can carry: operations are told first, so that it finds its place.
+
+        Returns:
+            The decisions that failed.
+        """
+        sources = {t.digest: t for t in transfers}
+        older = older_versions(plan, Side.REMOTE)
+        placed: dict[bytes, str] = {}
+        failed: set[str] = set()
+        for number, group in enumerate(parts_of(changes, _BULK_BYTES, _TOLD_BYTES)):
+            together = moves if not number else []
+            operations, expected = await self._local.do(self._for_there, group, together)
+            # In the order of the folders, where it is read here and written there.
+            needed = dict.fromkeys(op.digest for op in operations if op.digest)
+            copies = {d: placed[d] for d in needed if d in placed}
+            mine = [sources[digest] for digest in needed if digest in sources and digest not in copies]
+            copies.update({t.digest: t.source for t in mine if t.source_side is Side.REMOTE})
+            more = False
+            for told in _calls_of(operations, copies):
+                theirs = [(op.digest, copies.pop(op.digest)) for op in told if op.digest in copies]
+                await self._remote.tell(txn, told, theirs, more=more)
+                more = True
+            await carrier.up(mine, older, inline=False)
+            found = await self._looking.exchange(turn, "pre", txn, told=len(operations), expected=expected)
+            # What went into the tree has left the stage; a later group that needs it too takes a copy.
+            placed.update((c.after.digest, c.path) for c in group if isinstance(c.after, File))
+            bad = {outcome.path for outcome in found.outcomes}
+            turn.outcomes |= {outcome.path: outcome.sentence for outcome in found.outcomes}
+            failed |= failed_decisions(group, bad, together)
+        return failed
+
+    def _for_there(
+        self, changes: Sequence[Change], moves: Sequence[FolderMove]
+    ) -> tuple[list[ApplyOp], Directory | None]:
         """Return operations for the runtime, and the tree that it has when all of them are done; blocking."""
         before = self._remote.tree
-        expected = apply_changes(before, changes, Side.REMOTE) if before is not None else None
-        return operations_of(changes, self._mtime_here), expected
+        if before is None or not (changes or moves):
+            return with_moves(operations_of(changes, self._mtime_here), moves), None
+        expected = apply_changes(before, (*changes, *(c for move in moves for c in move.changes)), Side.REMOTE)
+        return with_moves(operations_of(changes, self._mtime_here), moves), expected
 
     def _mtime_here(self, change: Change) -> int | None:
         return self._local.folder.mtime_of(change.decision.origins[0])

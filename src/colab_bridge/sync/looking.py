@@ -111,6 +111,7 @@ class Looking:
         copies: Sequence[tuple[bytes, str]] = (),
         batch: bytes = b"",
         expected: Directory | None = None,
+        told: int = 0,
     ) -> Exchange:
         """Settle the runtime's side, with operations on the way; see :meth:`RemoteFiles.exchange`."""
         before = self._remote.tree
@@ -121,7 +122,8 @@ class Looking:
             copies=copies,
             batch=batch,
             expected=expected,
-            audit=turn.audit and not operations,
+            told=told,
+            audit=turn.audit and not operations and not told,
         )
         turn.unstable = found.unstable or turn.unstable
         turn.late += found.late

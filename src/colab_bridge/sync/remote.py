@@ -265,6 +265,7 @@ class RemoteFiles:
         operations: Sequence[ApplyOp] = (),
         copies: Iterable[tuple[bytes, str]] = (),
         batch: bytes = b"",
+        told: int = 0,
         expected: Directory | None = None,
         audit: bool = False,
         deadline_s: float = CALL_S,
@@ -277,6 +278,7 @@ class RemoteFiles:
             operations: What shall be done there.
             copies: Content (digest, path there) that the runtime has under another path already.
             batch: Content of the operations.
+            told: How many operations of the transaction were told before, see :meth:`tell`.
             expected: The tree there when every operation is done; where it is so, nothing needs to be told.
             audit: Have some files read again there whatever their stamps say.
             deadline_s: Seconds.
@@ -294,10 +296,12 @@ class RemoteFiles:
         }
         if expected is not None and self.tree is not None:
             body["expect"] = delta_digest(self.tree, expected).hex()
-        payload = pack_envelope(body, batch) if operations else b""
+        if told:
+            body["told"] = told
+        payload = pack_envelope(body, batch) if operations or told else b""
         result, answer = await self._call(verb, params, payload, deadline_s=deadline_s)
         self._check_rules(result)
-        return self._read_exchange(result, answer, len(operations), expected)
+        return self._read_exchange(result, answer, len(operations) + told, expected)
 
     def _read_exchange(
         self, result: Mapping[str, Any], answer: bytes, operations: int, expected: Directory | None
@@ -341,6 +345,23 @@ class RemoteFiles:
         _, answer = await self._call("have", {}, pack_envelope(body), compress=True)
         found, _ = unpack_envelope(answer)
         return frozenset(read_digest(item) for item in read_list(found, "have", 200_000)) & frozenset(wanted)
+
+    async def tell(
+        self, txn: str, operations: Sequence[ApplyOp], copies: Iterable[tuple[bytes, str]] = (), *, more: bool = False
+    ) -> None:
+        """Tell operations before their content, so that this comes to its place at once; an exchange does them.
+
+        Args:
+            txn: Transaction of that exchange.
+            operations: What shall be done there.
+            copies: Content (digest, path there) that the runtime has under another path already.
+            more: They come after those that were told before.
+        """
+        body = {
+            "ops": [operation.to_json() for operation in operations],
+            "copies": [[digest.hex(), path] for digest, path in copies],
+        }
+        await self._call("tell", {"txn": txn, "more": more}, pack_envelope(body), compress=bool(self.codecs))
 
     async def put(self, batch: bytes) -> None:
         """Stage a batch of small files."""

@@ -237,6 +237,7 @@ async def test_more_files_than_can_be_kept_in_step_are_named_and_the_sync_goes_o
 @pytest.mark.anyio
 async def test_changes_that_no_single_call_can_carry_go_in_parts_whatever_content_they_share(tmp_path, monkeypatch):
     monkeypatch.setattr("colab_bridge.sync.doing._PART_BYTES", 2_000)
+    monkeypatch.setattr("colab_bridge.sync.operations._WORTH_MOVING_FILES", 1_000)
     async with open_pair(tmp_path) as pair:
         for number in range(30):
             folder = pair.here / "package" / f"part{number}"

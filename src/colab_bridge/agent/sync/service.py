@@ -1,10 +1,10 @@
 """The files service of the agent: the runtime's half of a pair of folders, and single files.
 
-Verbs for folders that are kept in step: ``hello``, ``rules``, ``snapshot``, ``pre``, ``post``, ``have``, ``put``,
-``chunk``, ``sign``, ``patch``, ``apply``, ``get``, ``watch``, ``trash``, ``bye``. For single files: ``list``, ``stat``,
-``read``, ``write``, ``commit``, ``digest``, ``mkdir``, ``remove``. Everything that arrives is checked, everything that
-blocks runs in the service's one thread. It may be driven in-process too, with any object that looks like a
-:class:`~..process.service.Peer`.
+Verbs for folders that are kept in step: ``hello``, ``rules``, ``snapshot``, ``pre``, ``post``, ``have``, ``tell``,
+``put``, ``chunk``, ``sign``, ``patch``, ``apply``, ``get``, ``watch``, ``trash``, ``bye``. For single files:
+``list``, ``stat``, ``read``, ``write``, ``commit``, ``digest``, ``mkdir``, ``remove``. Everything that arrives is
+checked, everything that blocks runs in the service's one thread. It may be driven in-process too, with any object that
+looks like a :class:`~..process.service.Peer`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class FilesService:
             "pre": lambda workspace, params, payload: self._exchange(workspace, params, payload, after_run=False),
             "post": lambda workspace, params, payload: self._exchange(workspace, params, payload, after_run=True),
             "have": self._have,
+            "tell": self._tell,
             "put": self._put,
             "chunk": self._chunk,
             "sign": self._sign,
@@ -254,7 +255,7 @@ class FilesService:
         if not folder.rules_id or params.get("rules_id") != folder.rules_id:
             raise CallFailure("rules", "tell the rules first")
         body, blob = unpack_envelope(payload) if payload else ({}, memoryview(b""))
-        operations = _operations(body)
+        operations = [*_told(workspace, params, body), *_operations(body)]
         workspace.tend()
         audited = params.get("audit") is True
         if audited:
@@ -320,6 +321,21 @@ class FilesService:
         workspace.folder.take_copies(_copies(body))
         found = workspace.folder.stage.have(digests)
         return Reply({}, pack_envelope({"have": [digest.hex() for digest in found]}), compress=True)
+
+    def _tell(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
+        """Take operations of a later exchange, so that their content finds its place when it comes."""
+        body, _ = unpack_envelope(payload)
+        txn, more = read_field(params, "txn", str)[:64], _operations(body)
+        before = workspace.told[1] if workspace.told[0] == txn and params.get("more") is True else []
+        if len(before) + len(more) > _MOST_OPERATIONS:
+            raise WireError("more operations than one exchange takes")
+        workspace.told = (txn, [*before, *more])
+        try:
+            workspace.folder.stage.expect(txn, more)
+        except ValueError as error:
+            raise WireError(str(error)) from error
+        workspace.folder.take_copies(_copies(body))
+        return Reply({"told": len(workspace.told[1])})
 
     def _put(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         return Reply({"stored": _put_batch(workspace.folder, memoryview(payload))})
@@ -441,6 +457,16 @@ def _rows_json(rows: Sequence[object]) -> bytes:
 
 def _operations(body: Mapping[str, Any]) -> list[ApplyOp]:
     return [ApplyOp.from_json(item) for item in read_list(body, "ops", _MOST_OPERATIONS)]
+
+
+def _told(workspace: Workspace, params: Mapping[str, Any], body: Mapping[str, Any]) -> list[ApplyOp]:
+    """Return the operations that an exchange was told of before."""
+    if not body.get("told"):
+        return []
+    (txn, operations), workspace.told = workspace.told, ("", [])
+    if txn != str(params.get("txn", ""))[:64] or len(operations) != body["told"]:
+        raise CallFailure("reset", "the operations were told to another process")
+    return operations
 
 
 def _copies(body: Mapping[str, Any]) -> list[tuple[bytes, str]]:

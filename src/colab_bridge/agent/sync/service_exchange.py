@@ -35,6 +35,7 @@ class Workspace:
         self.armed: int | None = None
         self.pruned_s = 0.0
         self.late: list[list[str]] = []
+        self.told: tuple[str, list[ApplyOp]] = ("", [])
 
     def tend(self) -> None:
         """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""

@@ -21,7 +21,7 @@ from .budget import Budget
 from .disk.apply import Applier
 from .disk.failures import code_of
 from .disk.mapped import MappedUnavailable, MappedWatch, fsync_mapped, open_for_writing
-from .disk.ops import ApplyOp, Code, DisplacedFile, OpResult
+from .disk.ops import Action, ApplyOp, Code, DisplacedFile, OpResult
 from .disk.platform_folder import Folder
 from .disk.probe import FsProbe, probe
 from .disk.root import Root, RootState
@@ -363,12 +363,14 @@ class SyncFolder:
         results = self.applier.apply(txn, operations, on_staged=on_staged)
         self._young[txn] = (time.time(), 0)
         touched = {path for op in operations for path in (op.path, op.old_path) if path}
+        gone = {op.path for op in operations if op.action in {Action.DELETE, Action.RMDIR}}
+        gone |= {op.old_path for op in operations if op.old_path}
         # Our own moves wake the watches too; taken in here, they are no news later.
         seen = self._dirty()
         if self._last is not None and seen is not None:
-            self._take(scanner.refresh(self._last.tree, touched | seen, known=known))
+            self._take(scanner.refresh(self._last.tree, touched | seen, known=known, gone=gone))
         elif self._last is not None:
-            self._take(scanner.refresh(self._last.tree, touched, known=known))
+            self._take(scanner.refresh(self._last.tree, touched, known=known, gone=gone))
         return results
 
     def take_copies(self, copies: Iterable[tuple[bytes, str]]) -> None:

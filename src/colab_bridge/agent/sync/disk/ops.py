@@ -44,6 +44,7 @@ class Action(str, Enum):
 
     RENAME = "rename"  # another spelling of the name of a path
     MKDIR = "mkdir"  # a file in its place goes to the trash
+    MOVE = "move"  # a whole folder to a free name anywhere; nothing of it goes to the trash
     WRITE = "write"  # a file; what is in its place goes to the trash, a whole folder too
     LINK = "link"  # likewise a symbolic link
     EXEC = "exec"
@@ -146,13 +147,14 @@ class ApplyOp:
     Attributes:
         action: What.
         path: Path, NFC, relative, ``/`` separated.
-        expected: What must stand there; None is nothing. Of ``RENAME`` and ``RMDIR`` only the kind counts.
+        expected: What must stand there; None is nothing. Of ``RENAME`` and ``RMDIR`` only the kind counts, of ``MOVE``
+            it is what must stand at the old path.
         digest: Content of ``WRITE``.
         size: Its length in bytes.
         executable: Whether it may be executed.
         mtime_ns: Time of its last change, nanoseconds since 1970; None is now.
         target: Text of ``LINK``.
-        old_path: Path before ``RENAME``, in the same folder.
+        old_path: Path before ``RENAME``, in the same folder; path before ``MOVE``.
     """
 
     action: Action
@@ -177,6 +179,10 @@ class ApplyOp:
             _check_path(self.old_path)
             if self.old_path.rpartition("/")[0] != self.path.rpartition("/")[0]:
                 raise ValueError("a change of spelling stays in its folder")
+        if action is Action.MOVE:
+            _check_path(self.old_path)
+            if f"{self.path}/".startswith(f"{self.old_path}/") or f"{self.old_path}/".startswith(f"{self.path}/"):
+                raise ValueError("a folder is not moved into itself")
         if action is Action.WRITE and len(self.digest) != 32:
             raise ValueError("a digest has another length")
         if action is Action.LINK and check_target(self.target) is not None:

@@ -106,7 +106,7 @@ class Transaction:
         now_s = time.time()
         intents: list[Intent] = []
         for index, op in waiting:
-            if op.path.split("/", 1)[0].casefold() == STATE_FOLDER:
+            if STATE_FOLDER in {path.split("/", 1)[0].casefold() for path in (op.path, op.old_path)}:
                 self._codes[index] = Code.BAD_NAME
                 continue
             if op.action is Action.WRITE:
@@ -200,6 +200,8 @@ class Transaction:
             return self._put(op, index, folder, name)
         if op.action is Action.MKDIR:
             return self._make_folder(folder, name)
+        if op.action is Action.MOVE:
+            return self._move(op, folder, name)
         if op.action is Action.DELETE:
             return self._delete(op, index, folder, name)
         if op.action is Action.RMDIR:
@@ -319,6 +321,36 @@ class Transaction:
             is_folder = stat.S_ISDIR(self._calls.stat(folder, name).st_mode)
             return Code.ALREADY if is_folder else Code.EXISTS
         return Code.APPLIED
+
+    def _move(self, op: ApplyOp, folder: Folder, name: str) -> Code:
+        """Move a whole folder, then look at what was moved; one that is not as expected is put back."""
+        expected = op.expected
+        if expected is None or expected.kind is not Kind.FOLDER:
+            return Code.MOVED
+        places = Places(self._applier.root, self._calls)
+        try:
+            old, old_name = places.find(op.old_path)
+            if not stat.S_ISDIR(self._calls.stat(old, old_name).st_mode):
+                return Code.MOVED
+            self._calls.place(old, old_name, folder, name)
+            if self._is_moved(op, folder, name):
+                return Code.APPLIED
+            # Somebody has changed something in it at this moment. Where its old name is taken by now, both stay.
+            with suppress(FileExistsError):
+                self._calls.place(folder, name, old, old_name)
+            return Code.MOVED
+        except FileExistsError:
+            return Code.EXISTS
+        except FileNotFoundError:
+            return Code.ALREADY if self._is_moved(op, folder, name) else Code.MISSING
+        finally:
+            places.close()
+
+    def _is_moved(self, op: ApplyOp, folder: Folder, name: str) -> bool:
+        assert op.expected is not None
+        with suppress(OSError):
+            return self._looker.is_moved(folder, name, op.old_path, op.expected)
+        return False
 
     def _remove_folder(self, folder: Folder, name: str) -> Code:
         try:

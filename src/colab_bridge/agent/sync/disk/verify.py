@@ -112,14 +112,33 @@ class Looker:
             return link_digest(self._calls.read_link(folder, name))
         if kind is Kind.FOLDER:
             with self._calls.child(folder, name) as inside:
-                return self._folder(inside)
+                return self._folder(inside, None)
         fd = self._calls.open_file(folder, name)
         try:
             return hash_file(self._calls, fd, self._key)
         finally:
             os.close(fd)
 
-    def _folder(self, folder: Folder) -> bytes:
+    def is_moved(self, folder: Folder, name: str, path: str, expected: Expected) -> bool:
+        """Return whether a folder is what is expected of the one that stood at another path a moment ago.
+
+        The stamps by which the last scan knew its files are proof enough: moving the folder changed none of them, and
+        what they do not tell stays where it is.
+
+        Args:
+            folder: Where it is now.
+            name: Its name there.
+            path: Where it stood.
+            expected: What stood there.
+
+        Raises:
+            OSError: it could not be looked at.
+        """
+        with self._calls.child(folder, name) as inside:
+            return expected == Expected(Kind.FOLDER, self._folder(inside, path))
+
+    def _folder(self, folder: Folder, path: str | None) -> bytes:
+        """Return the fingerprint of an open folder; given its old path, by stamps where these prove content."""
         children: dict[str, Expected] = {}
         for name in self._calls.names(folder):
             seen = self._calls.stat(folder, name)
@@ -128,7 +147,15 @@ class Looker:
             if kind is None or shown in children:
                 # Special files and twins stand in no tree, so the folder is none that could be expected.
                 return b""
-            children[shown] = Expected(kind, self.fingerprint(folder, name, kind))
+            below = None if path is None else f"{path}/{shown}"
+            known = self._known(below) if below is not None and kind is Kind.FILE and self._known is not None else None
+            if known is not None and known[0] == signature_of(seen):
+                children[shown] = Expected(kind, known[1])
+            elif kind is Kind.FOLDER:
+                with self._calls.child(folder, name) as inside:
+                    children[shown] = Expected(kind, self._folder(inside, below))
+            else:
+                children[shown] = Expected(kind, self.fingerprint(folder, name, kind))
         return folder_fingerprint(children)
 
 
