@@ -281,7 +281,7 @@ class Doing:
             # What went into the tree has left the stage; a later group that needs it too takes a copy.
             placed.update((c.after.digest, c.path) for c in group if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
-            turn.outcomes |= {outcome.path: outcome.sentence for outcome in found.outcomes}
+            turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
             failed |= failed_decisions(group, bad, together)
         return failed
 

@@ -19,10 +19,11 @@ from .place import Calls, remove_all, split_path
 from .platform_folder import Folder
 from .root import STATE_FOLDER
 
-__all__ = ["NEW_FOLDER", "NewFolders"]
+__all__ = ["NEW_FOLDER", "GrowingFolders", "NewFolders"]
 
 NEW_FOLDER = re.compile(r"new~[A-Za-z0-9][A-Za-z0-9._-]{0,79}~[0-9]{1,9}")
 """Names of these folders in the stage."""
+_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _FILE_MODE = 0o666  # The umask applies, as it does to the folder; the stage lets nobody else in.
 _PROGRAM_MODE = 0o777
 
@@ -261,3 +262,72 @@ class NewFolders:
     def close(self) -> None:
         """Let go of everything; what has grown stays."""
         self._let_go()
+
+
+class GrowingFolders:
+    """The new folders of the one transaction for which content comes at present, if any.
+
+    Args:
+        calls: File-system calls.
+        stage: Folder of the stage.
+    """
+
+    def __init__(self, calls: Calls, stage: Folder) -> None:
+        self._calls = calls
+        self._stage = stage
+        self._new: NewFolders | None = None
+
+    def expect(self, txn: str, ops: Iterable[ApplyOp]) -> list[tuple[bytes, bytes]]:
+        """Tell operations of a transaction; what has grown for another one becomes ordinary staged content.
+
+        Returns:
+            Content that has come already and is needed outside of the new folders too.
+
+        Raises:
+            ValueError: the name of the transaction is not acceptable.
+            OSError: content could not be read or written.
+        """
+        if not _TXN.fullmatch(txn):
+            raise ValueError("no name for a transaction")
+        if self._new is not None and self._new.txn != txn:
+            self._end()
+        if self._new is None:
+            self._new = NewFolders(self._calls, self._stage, txn)
+        new = self._new
+        return [(digest, new.read(digest)) for digest in new.expect(ops)]
+
+    def _end(self) -> None:
+        new, self._new = self._new, None
+        if new is not None:
+            new.end()
+
+    def take(self, txn: str, ops: Sequence[ApplyOp]) -> NewFolders | None:
+        """Return what has grown for a transaction; the caller ends it.
+
+        Args:
+            txn: Its name.
+            ops: All its operations.
+
+        Raises:
+            OSError: what has grown for others could not be put back.
+        """
+        new = self._new
+        if new is None or new.txn != txn or not new.fits(ops):
+            self._end()
+            return None
+        self._new = None
+        return new
+
+    def put(self, digest: bytes, data: bytes | memoryview) -> bool:
+        """Write verified content to its places; see :meth:`NewFolders.put`."""
+        return self._new is not None and self._new.put(digest, data)
+
+    def has(self, digest: bytes) -> bool:
+        """Return whether content has come to one of its places."""
+        return self._new is not None and self._new.has(digest)
+
+    def close(self) -> None:
+        """Let go of everything; what has grown stays, and is removed at the next start."""
+        if self._new is not None:
+            self._new.close()
+        self._new = None

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,7 +25,7 @@ from ..transfer.batches import SMALL_FILE_BYTES
 from ..transfer.patch import Copy
 from ..transfer.trail import Mark, Trails
 from .exchange import pick_exchange
-from .new_folders import NEW_FOLDER, NewFolders
+from .new_folders import NEW_FOLDER, GrowingFolders
 from .ops import ApplyOp, link_digest
 from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
 from .place import Calls, remove_all
@@ -36,7 +36,6 @@ __all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage
 
 _CONTENT = re.compile(r"[0-9a-f]{64}")
 _WORK = re.compile(r"([0-9a-f]{64}|folder)~([A-Za-z0-9][A-Za-z0-9._-]{0,79})~([0-9]{1,9})(?:~old)?")
-_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _BUFFER_BYTES = 2**20
 LARGE_BYTES = SMALL_FILE_BYTES
 """Contents from this size on outlive the process that fetched them."""
@@ -89,6 +88,9 @@ class Stage:
         calls: File-system calls, shared with trash and applier.
         trails: Takes what putting large contents together leaves behind.
 
+    Attributes:
+        growing: New folders into which content comes.
+
     Raises:
         OSError: the folder of the stage is missing or no folder.
     """
@@ -100,7 +102,7 @@ class Stage:
         self.folder: Folder = root.folder(f"{STATE_FOLDER}/stage")
         self._root = root
         self._parts: dict[bytes, Part] = {}
-        self._new: NewFolders | None = None
+        self.growing = GrowingFolders(calls, self.folder)
         self._ahead_bytes = 0
 
     # -- new folders -----------------------------------------------------------------------------------------------
@@ -118,47 +120,16 @@ class Stage:
             ValueError: the name of the transaction is not acceptable.
             OSError: content could not be written.
         """
-        if not _TXN.fullmatch(txn):
-            raise ValueError("no name for a transaction")
-        if self.calls.exchange.degraded:
-            # A folder could take the place of another one there.
-            return
-        if self._new is not None and self._new.txn != txn:
-            self._end_new()
-        if self._new is None:
-            self._new = NewFolders(self.calls, self.folder, txn)
-        for digest in self._new.expect(ops):
-            self._write_new(digest, [self._new.read(digest)])
-
-    def _end_new(self) -> None:
-        new, self._new = self._new, None
-        if new is not None:
-            new.end()
-
-    def take_new(self, txn: str, ops: Sequence[ApplyOp]) -> NewFolders | None:
-        """Return the new folders that have grown for a transaction; the caller ends them.
-
-        Args:
-            txn: Its name.
-            ops: All its operations.
-
-        Raises:
-            OSError: what has grown for others could not be put back.
-        """
-        new = self._new
-        if new is None or new.txn != txn or not new.fits(ops):
-            self._end_new()
-            return None
-        self._new = None
-        return new
+        # Where the exchange is degraded, a folder could take the place of another one.
+        for digest, data in () if self.calls.exchange.degraded else self.growing.expect(txn, ops):
+            self._write_new(digest, [data])
 
     # -- small content ---------------------------------------------------------------------------------------------
 
     def have(self, digests: Iterable[bytes]) -> set[bytes]:
         """Return which of the digests are here, complete."""
         here = set(self.calls.names(self.folder))
-        new = self._new
-        return {digest for digest in digests if digest.hex() in here or (new is not None and new.has(digest))}
+        return {digest for digest in digests if digest.hex() in here or self.growing.has(digest)}
 
     def put(self, digest: bytes, data: bytes | memoryview) -> None:
         """Keep a small content.
@@ -169,7 +140,7 @@ class Stage:
         """
         if blake2b(data, digest_size=32, key=self.key).digest() != digest:
             raise WrongContent
-        if self._new is None or not self._new.put(digest, data):
+        if not self.growing.put(digest, data):
             self._write_new(digest, [data])
         self._ahead_bytes += len(data)
         if self._ahead_bytes >= _AHEAD_BYTES:
@@ -488,7 +459,6 @@ class Stage:
         Raises:
             OSError: something could not be looked at.
         """
-        self._new = None
         found = self.working()
         names = {leftover.name for leftover in found}
         for name in self.calls.names(self.folder):
@@ -530,6 +500,5 @@ class Stage:
         """Let go of everything; what is here stays."""
         for digest in list(self._parts):
             self._forget_part(digest)
-        if self._new is not None:
-            self._new.close()
+        self.growing.close()
         self.folder.close()

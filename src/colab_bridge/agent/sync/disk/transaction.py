@@ -100,7 +100,7 @@ class Transaction:
     # -- preparation -----------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        self._new = self._stage.take_new(self._box.txn, self._ops)
+        self._new = self._stage.growing.take(self._box.txn, self._ops)
         waiting = [(index, op) for index, op in enumerate(self._ops) if not self._has_grown(op)]
         users = Counter(op.digest for _, op in waiting if op.action is Action.WRITE)
         now_s = time.time()
