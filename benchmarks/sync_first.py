@@ -157,7 +157,9 @@ class _Receiver:
     def __init__(self, target: Path) -> None:
         command = [sys.executable, "-m", "benchmarks.sync_first", str(target)]
         here = Path(__file__).parent.parent
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=BATCH_BYTES, cwd=here
+        )
         self._must_say(b"ready")
 
     def _must_say(self, word: bytes) -> None:

@@ -189,7 +189,7 @@ class Doing:
         moves, single = await self._local.do(_moves, turn, changes, before, Side.LOCAL)
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
-        transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed]
+        transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed] if needed else []
         missing = await carrier.down(transfers, self._looking.came_along(), older_versions(plan, Side.LOCAL))
         if await self._local.do(self._planner.notice_noise, changes):
             # Planned anew, so that the stop holds them; what has come down stays in the stage.
@@ -215,7 +215,7 @@ class Doing:
         """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
         moves, single = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
-        transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed]
+        transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed] if needed else []
         if is_bulk(transfers):
             return await self._do_bulk(turn, plan, single, moves, transfers, carrier, txn)
         batch, copies, missing = await carrier.up(transfers, older_versions(plan, Side.REMOTE))
@@ -292,7 +292,8 @@ class Doing:
         before = self._remote.tree
         if before is None or not (changes or moves):
             return with_moves(operations_of(changes, self._mtime_here), moves), None
-        expected = apply_changes(before, (*changes, *(c for move in moves for c in move.changes)), Side.REMOTE)
+        every = (*changes, *(change for move in moves for change in move.changes))
+        expected = apply_changes(before, every, Side.REMOTE, ordered=not moves)
         return with_moves(operations_of(changes, self._mtime_here), moves), expected
 
     def _mtime_here(self, change: Change) -> int | None:

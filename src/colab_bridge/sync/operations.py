@@ -104,7 +104,7 @@ def folder_moves(
     large = _large_folders(removed, before)
     if before is None or not large or any(c.action is Action.RENAME for c in changes):
         return [], list(changes)
-    after = apply_changes(before, changes, side)
+    after = apply_changes(before, changes, side, ordered=True)
     found: dict[str, str] = {}
     for change in changes:
         new = change.path

@@ -72,7 +72,11 @@ def changes_of(decision: Decision) -> tuple[Change, ...]:
     """Return what the two sides have to do for one decision."""
     if not decision.settled:
         return ()
-    return (*_changes_on(decision, Side.LOCAL), *_changes_on(decision, Side.REMOTE))
+    sides: tuple[Side, ...] = (Side.LOCAL, Side.REMOTE)
+    if decision.old_names is None and not decision.remote_keeps_exec:
+        # A side that has the outcome itself has nothing to do: most decisions change one side only.
+        sides = tuple(side for side in sides if decision.on(side) is not decision.outcome)
+    return tuple(change for side in sides for change in _changes_on(decision, side))
 
 
 def _wanted(decision: Decision, side: Side) -> Entry | None:
@@ -162,13 +166,20 @@ def without_full_folders(changes: Iterable[Change]) -> tuple[tuple[Change, ...],
     return tuple(kept), tuple(dropped)
 
 
-def apply_changes(tree: Directory, changes: Iterable[Change], side: Side) -> Directory:
+def apply_changes(tree: Directory, changes: Iterable[Change], side: Side, *, ordered: bool = False) -> Directory:
     """Return the tree of one side after its operations, as a model: what a walk would find.
 
     The digest of the result is what the side must report when all went well.
+
+    Args:
+        tree: The tree before.
+        changes: Operations; those of the other side do not count.
+        side: The side.
+        ordered: They are in the order of the transaction already.
     """
     editor = TreeEditor(tree)
-    for change in in_order(change for change in changes if change.side is side):
+    mine = (change for change in changes if change.side is side)
+    for change in mine if ordered else in_order(mine):
         if change.action is Action.RENAME:
             entry = editor.get(change.old_path)
             editor.remove(change.old_path)

@@ -14,7 +14,6 @@ from colab_bridge.sync_core.changes import (
     advance,
     apply_changes,
     changes_of,
-    in_order,
     without_full_folders,
 )
 from colab_bridge.sync_core.model import Decision, Hold, Reason, Side, Stop, StoredCopy
@@ -105,7 +104,7 @@ class Plan:
 
     def after(self, side: Side, tree: Directory) -> Directory:
         """Return the tree that the side has when every operation went well; its digest is the proof to ask for."""
-        return apply_changes(tree, self.changes, side)
+        return apply_changes(tree, self.changes, side, ordered=True)
 
     def next_base(self, failed: Collection[str] = ()) -> Directory:
         """Return the ancestor after the transaction.
@@ -346,9 +345,13 @@ def _transfers(plan: Plan) -> tuple[Transfer, ...]:
 
 
 def _at_hand(changes: Iterable[Change]) -> dict[tuple[Side, bytes], str]:
-    """Content that a side has at a path which the plan takes away or overwrites there: moves send nothing."""
+    """Content that a side has at a path which the plan takes away or overwrites there: moves send nothing.
+
+    Args:
+        changes: In the order of the transaction.
+    """
     found: dict[tuple[Side, bytes], str] = {}
-    for change in in_order(changes):
+    for change in changes:
         if change.action is Action.RENAME or change.before is None or change.action is Action.REMOVE_FOLDER:
             continue
         origin = change.decision.origins[0 if change.side is Side.LOCAL else 1]

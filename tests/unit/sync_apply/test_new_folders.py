@@ -142,6 +142,16 @@ def test_content_that_came_before_its_other_places_were_told_reaches_them(world:
     assert contents(world.path) == FILES
 
 
+def test_content_that_an_earlier_try_has_left_in_the_stage_goes_when_it_comes_again(world: World) -> None:
+    (world.path / "old").mkdir()
+    for data in FILES.values():
+        world.put(data)
+    send(world)
+    assert all_applied(world.applier.apply("txn", OPS))
+    assert contents(world.path) == FILES
+    assert world.staged() == []
+
+
 def test_nothing_grows_in_the_place_of_our_own_folder(world: World) -> None:
     ops = [ApplyOp(Action.MKDIR, ".Colab-Bridge"), ApplyOp(Action.MKDIR, ".Colab-Bridge/x")]
     world.stage.expect("txn", ops)

@@ -225,6 +225,10 @@ def same(one: Entry | None, two: Entry | None) -> bool:
     """
     if one is two:
         return not isinstance(one, (Blocked, Unknown)) and (not isinstance(one, Directory) or one.kept.clean)
+    if one is None or two is None:
+        return False
+    if isinstance(one, File) and isinstance(two, File):
+        return one.digest == two.digest and one.executable is two.executable
     if isinstance(one, Directory) and isinstance(two, Directory):
         return one.kept.clean and two.kept.clean and one.kept.digest == two.kept.digest
     if isinstance(one, (Blocked, Unknown)):
@@ -288,8 +292,11 @@ class TreeEditor:
 
     def __init__(self, root: Directory) -> None:
         self._root = _Node(root)
+        self._last: tuple[str, _Node] = ("", self._root)  # changes come folder by folder
 
     def _open(self, path: str, *, create: bool) -> _Node | None:
+        if self._last[0] == path:
+            return self._last[1]
         node = self._root
         for name in path.split("/") if path else ():
             child = node.children.get(name)
@@ -300,6 +307,7 @@ class TreeEditor:
                     return None
                 child = node.children[name] = _Node(EMPTY)
             node = child
+        self._last = (path, node)
         return node
 
     def get(self, path: str) -> Entry | None:
@@ -314,6 +322,8 @@ class TreeEditor:
         parent, _, name = path.rpartition("/")
         node = self._open(parent, create=True)
         if node is not None:
+            if isinstance(node.children.get(name), _Node):
+                self._last = ("", self._root)
             node.children[name] = entry
 
     def make_folder(self, path: str) -> None:
@@ -324,8 +334,8 @@ class TreeEditor:
         """Remove the entry at a path with everything below it, if it is there."""
         parent, _, name = path.rpartition("/")
         node = self._open(parent, create=False)
-        if node is not None:
-            node.children.pop(name, None)
+        if node is not None and isinstance(node.children.pop(name, None), _Node):
+            self._last = ("", self._root)
 
     def is_bare(self, path: str) -> bool:
         """Return whether a folder stands at the path and nothing is in it."""

@@ -75,8 +75,15 @@ def _read_small(fd: int, size: int) -> bytes:
     return data
 
 
-def _look(seen: os.stat_result) -> tuple[int, ...]:
-    return (seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size, seen.st_ino, seen.st_dev, seen.st_mode)
+def _is_same(one: os.stat_result, two: os.stat_result) -> bool:
+    return (
+        one.st_mtime_ns == two.st_mtime_ns
+        and one.st_ctime_ns == two.st_ctime_ns
+        and one.st_size == two.st_size
+        and one.st_ino == two.st_ino
+        and one.st_dev == two.st_dev
+        and one.st_mode == two.st_mode
+    )
 
 
 class ContentReader:
@@ -111,16 +118,17 @@ class ContentReader:
             NotRegular: A link, a folder or a special file stands there.
             OSError: It cannot be read.
         """
-        for pause in (*_PAUSES_S, None):
-            content = self._try(folder, name, known)
-            if content is not None:
-                return content
-            if pause is None or pause > self._patience_s:
+        content = self._try(folder, name, known)
+        for pause in _PAUSES_S:
+            if content is not None or pause > self._patience_s:
                 break
             # Somebody writes at this moment and no event tells when they are done.
             self._patience_s -= pause
             self._sleep(pause)
-        raise Unstable
+            content = self._try(folder, name, known)
+        if content is None:
+            raise Unstable
+        return content
 
     def _try(self, folder: Folder, name: str, known: tuple[bytes, int] | None) -> Content | None:
         trail: Trail | None = None
@@ -142,7 +150,7 @@ class ContentReader:
             after = os.fstat(fd)
         finally:
             os.close(fd)
-        if length != after.st_size or _look(before) != _look(after):
+        if length != after.st_size or not _is_same(before, after):
             return None
         if trail is not None and self._trails is not None:
             self._trails.add(trail)

@@ -143,15 +143,21 @@ class NewFolders:
         parent, name = split_path(op.path)
         folder = self._folder(parent)
         fd = self._calls.create(folder, name, mode=_PROGRAM_MODE if op.executable else _FILE_MODE)
+        # By path, closing a file may change how it looks.
+        is_final = folder.fd is not None and os.utime in os.supports_fd
         try:
             try:
                 self._calls.write(fd, data)
+                if is_final and op.mtime_ns is not None:
+                    self._calls.utime_open(fd, (op.mtime_ns, op.mtime_ns))
                 self._calls.written(fd)
+                seen = self._calls.stat_open(fd)
             finally:
                 os.close(fd)
-            if op.mtime_ns is not None:
-                self._calls.utime(folder, name, (op.mtime_ns, op.mtime_ns))
-            seen = self._calls.stat(folder, name)
+            if not is_final:
+                if op.mtime_ns is not None:
+                    self._calls.utime(folder, name, (op.mtime_ns, op.mtime_ns))
+                seen = self._calls.stat(folder, name)
         except BaseException:
             self._calls.unlink(folder, name)
             raise
@@ -276,6 +282,7 @@ class GrowingFolders:
         self._calls = calls
         self._stage = stage
         self._new: NewFolders | None = None
+        self._lying: set[str] = set()  # what the stage held before: an earlier try has left it there
 
     def expect(self, txn: str, ops: Iterable[ApplyOp]) -> list[tuple[bytes, bytes]]:
         """Tell operations of a transaction; what has grown for another one becomes ordinary staged content.
@@ -292,6 +299,7 @@ class GrowingFolders:
         if self._new is not None and self._new.txn != txn:
             self._end()
         if self._new is None:
+            self._lying = set(self._calls.names(self._stage))
             self._new = NewFolders(self._calls, self._stage, txn)
         new = self._new
         return [(digest, new.read(digest)) for digest in new.expect(ops)]
@@ -320,7 +328,12 @@ class GrowingFolders:
 
     def put(self, digest: bytes, data: bytes | memoryview) -> bool:
         """Write verified content to its places; see :meth:`NewFolders.put`."""
-        return self._new is not None and self._new.put(digest, data)
+        if self._new is None or not self._new.put(digest, data):
+            return False
+        if digest.hex() in self._lying:
+            self._lying.discard(digest.hex())
+            self._calls.unlink(self._stage, digest.hex())
+        return True
 
     def has(self, digest: bytes) -> bool:
         """Return whether content has come to one of its places."""

@@ -57,6 +57,10 @@ class Calls:
         """Return what stands at a name; a link is not followed."""
         return folder.stat(name)
 
+    def stat_open(self, fd: int) -> os.stat_result:
+        """Return what stands behind a descriptor."""
+        return os.fstat(fd)
+
     def names(self, folder: Folder) -> list[str]:
         """Return all names in a folder."""
         return folder.names()
@@ -149,6 +153,10 @@ class Calls:
         if os.utime in os.supports_follow_symlinks:
             keyword["follow_symlinks"] = False
         os.utime(path, ns=times_ns, **keyword)
+
+    def utime_open(self, fd: int, times_ns: tuple[int, int]) -> None:
+        """Set the times of an open file; not every system can."""
+        os.utime(fd, ns=times_ns)
 
     def make_folder(self, folder: Folder, name: str) -> None:
         """Make a folder; the umask applies."""
