@@ -249,7 +249,7 @@ class Carrier:
         copies = [(t.digest, t.source) for t in theirs if t.source_side is Side.REMOTE]
         sent = [t for t in theirs if t.source_side is Side.LOCAL]
         small = [t for t in sent if t.size < SMALL_FILE_BYTES]
-        if inline and not is_bulk(transfers):
+        if inline and not is_bulk(transfers, Side.REMOTE):
             packed, sizes = await self.local.do(self._packed, small) if small else (b"", {})
             self.tally.sent += sum(sizes.values())
             return packed, copies, frozenset({t.digest for t in small} - set(sizes))
@@ -381,9 +381,9 @@ class Carrier:
             self.progress(path, done, size)
 
 
-def is_bulk(transfers: Iterable[Transfer]) -> bool:
-    """Return whether the runtime needs more content than travels inside an exchange."""
-    return sum(t.sent for t in transfers if t.to is Side.REMOTE) > INLINE_BYTES
+def is_bulk(transfers: Iterable[Transfer], to: Side) -> bool:
+    """Return whether a side needs more content than travels inside an exchange."""
+    return sum(t.sent for t in transfers if t.to is to) > INLINE_BYTES
 
 
 def _worth(old: int, new: int) -> bool:

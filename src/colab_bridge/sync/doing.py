@@ -190,6 +190,9 @@ class Doing:
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed] if needed else []
+        if not stored and is_bulk(transfers, Side.LOCAL):
+            # Versions for the conflict store are read from the stage, so nothing grows beside them.
+            await self._local.do(self._local.expect, txn, operations_of(single, lambda _: None))
         missing = await carrier.down(transfers, self._looking.came_along(), older_versions(plan, Side.LOCAL))
         if await self._local.do(self._planner.notice_noise, changes):
             # Planned anew, so that the stop holds them; what has come down stays in the stage.
@@ -216,7 +219,7 @@ class Doing:
         moves, single = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed] if needed else []
-        if is_bulk(transfers):
+        if is_bulk(transfers, Side.REMOTE):
             return await self._do_bulk(turn, plan, single, moves, transfers, carrier, txn)
         batch, copies, missing = await carrier.up(transfers, older_versions(plan, Side.REMOTE))
         failed = {c.decision.path for c in single if isinstance(c.after, File) and c.after.digest in missing}

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge.agent.sync.budget import Budget
-from colab_bridge.agent.sync.disk.marks import mark_as_foreign
+from colab_bridge.agent.sync.disk.marks import has_marks, mark_as_foreign
 from colab_bridge.agent.sync.disk.ops import ApplyOp, DisplacedFile, OpResult
 from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.disk.trash import TrashEntry, TrashFault
@@ -301,13 +301,23 @@ class LocalSide:
         self._rules_from = None
         self.folder.set_budget(options.budget)
 
+    def expect(self, txn: str, operations: Sequence[ApplyOp]) -> None:
+        """Tell operations before their content comes, so that it finds its place at once; blocking.
+
+        Raises:
+            OSError: the stage cannot be used.
+        """
+        if not has_marks():
+            # A mark is set on staged content, before it has a name that somebody might open.
+            self.folder.stage.expect(txn, operations)
+
     def apply(self, txn: str, operations: Sequence[ApplyOp], known: Directory) -> list[OpResult]:
         """Carry out operations here whose content came from a runtime and is staged; blocking.
 
         Raises:
             RootGone: the folder is missing or another one.
         """
-        for operation in operations:
+        for operation in operations if has_marks() else ():
             if operation.digest:
                 mark_as_foreign(self.folder.stage.folder.full(operation.digest.hex()))
         return self.folder.apply(txn, operations, known=known)

@@ -163,3 +163,33 @@ async def test_a_folder_that_appears_there_while_content_is_under_way_is_not_rep
         await pair.sync.sync("sync")
         assert tree_of(pair.there) == tree_of(pair.here)
         assert pair.kept() == {"new/part0/file0.txt": "theirs"}
+
+
+@pytest.mark.anyio
+async def test_very_many_new_results_stand_here_as_they_are_there(tmp_path):
+    async with open_pair(tmp_path) as pair:
+        await pair.sync.sync("sync")
+        fill(pair.there / "new", 300, size=2_000)
+        fill(pair.there / "twin", 300, size=2_000)
+        pair.sync.run_happened()
+        report = await pair.sync.sync("post", wait_all=True)
+        assert (report.failed, report.holds) == ({}, ())
+        assert tree_of(pair.there) == tree_of(pair.here)
+        assert sorted(os.listdir(pair.here / ".colab-bridge" / "stage")) == []
+        again = await pair.sync.sync("sync")
+        assert (again.up, again.down, again.received) == ((), (), 0)
+
+
+@pytest.mark.anyio
+async def test_very_many_new_results_and_a_conflict_come_together(tmp_path):
+    async with open_pair(tmp_path) as pair:
+        (pair.here / "f").write_text("1")
+        await pair.sync.sync("sync")
+        fill(pair.there / "new", 300, size=2_000)
+        shared = (pair.there / "new" / "part0" / "file0.txt").read_text()
+        (pair.there / "f").write_text(shared)
+        (pair.here / "f").write_text("2")
+        pair.sync.run_happened()
+        assert (await pair.sync.sync("post", wait_all=True)).failed == {}
+        assert tree_of(pair.there) == tree_of(pair.here)
+        assert pair.kept() == {"f": shared}

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["mark_as_foreign", "quarantine_value"]
+__all__ = ["has_marks", "mark_as_foreign", "quarantine_value"]
 
 _ATTRIBUTE = b"com.apple.quarantine"
 _NO_FOLLOW = 1  # XATTR_NOFOLLOW
@@ -23,6 +23,11 @@ _ZONE = b"[ZoneTransfer]\r\nZoneId=3\r\n"
 def quarantine_value(now_s: float) -> bytes:
     """Return the value of the attribute: flags (a file that was downloaded), time in hex, program."""
     return f"0081;{int(now_s):x};Colab Bridge;".encode("ascii")
+
+
+def has_marks() -> bool:
+    """Return whether this system knows such marks."""
+    return sys.platform in {"darwin", "win32"}
 
 
 def mark_as_foreign(path: str) -> None:
