@@ -80,9 +80,9 @@ def _calls_of(operations: Sequence[ApplyOp], copies: Mapping[bytes, str]) -> Ite
 
 def _moves(
     turn: Turn, changes: Sequence[Change], before: Directory | None, side: Side
-) -> tuple[list[FolderMove], Sequence[Change]]:
+) -> tuple[list[FolderMove], Sequence[Change], Directory | None]:
     """Return folders that move whole, and the other changes; what did not move so in an earlier round goes singly."""
-    return ([], changes) if turn.rounds > 1 else folder_moves(changes, before, side)
+    return ([], changes, None) if turn.rounds > 1 else folder_moves(changes, before, side)
 
 
 class Doing:
@@ -130,6 +130,7 @@ class Doing:
             Digest that the runtime's tree must have now.
         """
         turn.rounds += 1
+        turn.as_planned = True
         if not plan.decisions and (turn.reason != "pre" or turn.rounds > 1):
             return self._planner.remote_tree(view).kept.digest
         txn = new_id("txn")
@@ -149,6 +150,10 @@ class Doing:
             return before.kept.digest
         done = replace(plan, changes=tuple(c for c in plan.changes if c.decision.path not in left))
         turn.done.append(replace(done, decisions=tuple(d for d in plan.decisions if d.path not in left)))
+        after = self._planner.remote_tree(view)
+        if turn.as_planned and after is self._remote.tree:
+            # Nothing had to be left out of what the runtime told, and it told what was expected.
+            return after.kept.digest
         return done.after(Side.REMOTE, before).kept.digest
 
     def _defer(self, turn: Turn, plan: Plan) -> set[str]:
@@ -186,7 +191,7 @@ class Doing:
         ]
         if not changes and not stored:
             return set()
-        moves, single = await self._local.do(_moves, turn, changes, before, Side.LOCAL)
+        moves, single, _ = await self._local.do(_moves, turn, changes, before, Side.LOCAL)
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed] if needed else []
@@ -216,7 +221,7 @@ class Doing:
         self, turn: Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
     ) -> set[str]:
         """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
-        moves, single = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
+        moves, single, after = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed] if needed else []
         if is_bulk(transfers, Side.REMOTE):
@@ -227,10 +232,12 @@ class Doing:
         if not ready and not moves and (turn.rounds > 1 or turn.reason != "pre"):
             return failed
         at_hand = dict(copies)
-        for number, part in enumerate(list(parts_of(ready)) or [()]):
+        parts = list(parts_of(ready)) or [()]
+        for number, part in enumerate(parts):
             needed = {c.after.digest for c in part if isinstance(c.after, File)}
             together = moves if not number else []
-            operations, expected = await self._local.do(self._for_there, part, together)
+            whole = after if len(parts) == 1 and len(ready) == len(single) else None
+            operations, expected = await self._local.do(self._for_there, part, together, whole)
             found = await self._looking.exchange(
                 turn,
                 "pre",
@@ -240,6 +247,7 @@ class Doing:
                 batch if not number else b"",
                 expected,
             )
+            turn.as_planned = turn.as_planned and found.tree is expected
             # What went into the tree has left the stage; a later part that needs it too takes a copy.
             at_hand.update((c.after.digest, c.path) for c in part if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
@@ -281,6 +289,7 @@ class Doing:
                 more = True
             await carrier.up(mine, older, inline=False)
             found = await self._looking.exchange(turn, "pre", txn, told=len(operations), expected=expected)
+            turn.as_planned = turn.as_planned and found.tree is expected
             # What went into the tree has left the stage; a later group that needs it too takes a copy.
             placed.update((c.after.digest, c.path) for c in group if isinstance(c.after, File))
             bad = {outcome.path for outcome in found.outcomes}
@@ -289,12 +298,18 @@ class Doing:
         return failed
 
     def _for_there(
-        self, changes: Sequence[Change], moves: Sequence[FolderMove]
+        self, changes: Sequence[Change], moves: Sequence[FolderMove], after: Directory | None = None
     ) -> tuple[list[ApplyOp], Directory | None]:
-        """Return operations for the runtime, and the tree that it has when all of them are done; blocking."""
+        """Return operations for the runtime, and the tree that it has when all of them are done; blocking.
+
+        Args:
+            changes: What they do.
+            moves: Folders that move whole.
+            after: That tree, where it is known already.
+        """
         before = self._remote.tree
-        if before is None or not (changes or moves):
-            return with_moves(operations_of(changes, self._mtime_here), moves), None
+        if after is not None or before is None or not (changes or moves):
+            return with_moves(operations_of(changes, self._mtime_here), moves), after
         every = (*changes, *(change for move in moves for change in move.changes))
         expected = apply_changes(before, every, Side.REMOTE, ordered=not moves)
         return with_moves(operations_of(changes, self._mtime_here), moves), expected

@@ -86,7 +86,7 @@ def _expected(change: Change) -> Expected | None:
 
 def folder_moves(
     changes: Sequence[Change], before: Directory | None, side: Side
-) -> tuple[list[FolderMove], list[Change]]:
+) -> tuple[list[FolderMove], list[Change], Directory | None]:
     """Find whole folders that only change their path on one side, so that one operation each does it.
 
     Only where nothing ignored or blocked lies in a folder, and all of it goes and comes: a folder of which anything is
@@ -98,12 +98,12 @@ def folder_moves(
         side: The side.
 
     Returns:
-        The moves, and the changes that are left, in order.
+        The moves, the changes that are left, in order, and the side's tree after all of them where that was needed.
     """
     removed = {c.path: c for c in changes if c.action in {Action.REMOVE, Action.REMOVE_FOLDER}}
     large = _large_folders(removed, before)
     if before is None or not large or any(c.action is Action.RENAME for c in changes):
-        return [], list(changes)
+        return [], list(changes), None
     after = apply_changes(before, changes, side, ordered=True)
     found: dict[str, str] = {}
     for change in changes:
@@ -115,7 +115,7 @@ def folder_moves(
         old = next((old for old in large.get(digest, ()) if not _meet(old, {new, *found.values()})), None)
         if old is not None:
             found[new] = old
-    return _taken(changes, found, before)
+    return *_taken(changes, found, before), after
 
 
 def _large_folders(removed: Mapping[str, Change], before: Directory | None) -> dict[bytes, list[str]]:

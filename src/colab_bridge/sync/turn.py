@@ -23,6 +23,7 @@ class Turn:
         audit: Some files are read again on the runtime whatever their stamps say.
         tally: Bytes of content.
         rounds: Rounds so far.
+        as_planned: Each exchange of the last round has led to the very tree that was expected.
         done: Plans, with what was done of them only.
         deferred: Large results that are left for later, by the path of their decision.
         failed: Decisions of the last round that could not be carried out.
@@ -40,6 +41,7 @@ class Turn:
     audit: bool = False
     tally: Tally = field(default_factory=Tally)
     rounds: int = 0
+    as_planned: bool = True
     done: list[Plan] = field(default_factory=list)
     deferred: dict[str, Deferred] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
