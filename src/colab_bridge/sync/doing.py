@@ -15,6 +15,7 @@ from colab_bridge.sync.local import LocalSide, LocalView
 from colab_bridge.sync.looking import Looking
 from colab_bridge.sync.operations import (
     FolderMove,
+    Parted,
     failed_decisions,
     folder_moves,
     older_versions,
@@ -78,13 +79,6 @@ def _calls_of(operations: Sequence[ApplyOp], copies: Mapping[bytes, str]) -> Ite
     yield operations[start:]
 
 
-def _moves(
-    turn: Turn, changes: Sequence[Change], before: Directory | None, side: Side
-) -> tuple[list[FolderMove], Sequence[Change], Directory | None]:
-    """Return folders that move whole, and the other changes; what did not move so in an earlier round goes singly."""
-    return ([], changes, None) if turn.rounds > 1 else folder_moves(changes, before, side)
-
-
 class Doing:
     """Carries out the plans of one pair.
 
@@ -136,13 +130,13 @@ class Doing:
         txn = new_id("txn")
         carrier = Carrier(self._local, self._remote, self._progress, turn.tally)
         await self._keeper.keep_for_review(plan, txn)
-        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting} | waiting_deletions(turn.reason, plan)
+        here, there = await self._local.do(self._parted, turn, plan, view)
+        turn.waiting = {d.path for d in plan.decisions if d.path in self.resting}
+        turn.waiting |= waiting_deletions(turn.reason, plan, here.moved | there.moved)
         left = self._defer(turn, plan) | turn.waiting
-        here = [c for c in plan.changes_on(Side.LOCAL) if c.decision.path not in left]
-        there = [c for c in plan.changes_on(Side.REMOTE) if c.decision.path not in left]
         before = self._planner.remote_tree(view)
-        left |= await self._do_here(turn, plan, here, view.tree, left, carrier, txn)
-        left |= await self._do_there(turn, plan, [c for c in there if c.decision.path not in left], carrier, txn)
+        left |= await self._do_here(turn, plan, here.without(left), left, carrier, txn)
+        left |= await self._do_there(turn, plan, there.without(left), carrier, txn)
         turn.failed |= left - set(turn.deferred) - turn.waiting
         await self._remember(turn, plan, left, txn)
         if not plan.changes:
@@ -155,6 +149,14 @@ class Doing:
             # Nothing had to be left out of what the runtime told, and it told what was expected.
             return after.kept.digest
         return done.after(Side.REMOTE, before).kept.digest
+
+    def _parted(self, turn: Turn, plan: Plan, view: LocalView) -> tuple[Parted, Parted]:
+        """Return what changes on either side, with the folders that move whole; blocking."""
+        here, there = plan.changes_on(Side.LOCAL), plan.changes_on(Side.REMOTE)
+        if turn.rounds > 1:
+            # What did not move so in an earlier round goes file by file.
+            return Parted(single=here), Parted(single=there)
+        return folder_moves(here, view.tree, Side.LOCAL), folder_moves(there, self._remote.tree, Side.REMOTE)
 
     def _defer(self, turn: Turn, plan: Plan) -> set[str]:
         """Leave large results for the time after the barrier; returns the paths of their decisions."""
@@ -176,8 +178,7 @@ class Doing:
         self,
         turn: Turn,
         plan: Plan,
-        changes: Sequence[Change],
-        before: Directory,
+        parted: Parted,
         left: Collection[str],
         carrier: Carrier,
         txn: str,
@@ -189,9 +190,10 @@ class Doing:
             if d.path not in left and d.path not in plan.held
             for copy in d.stored
         ]
+        changes = [*parted.single, *(change for move in parted.moves for change in move.changes)]
         if not changes and not stored:
             return set()
-        moves, single, _ = await self._local.do(_moves, turn, changes, before, Side.LOCAL)
+        moves, single = parted.moves, parted.single
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         needed |= {copy.entry.digest for _, copy in stored if isinstance(copy.entry, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.LOCAL and t.digest in needed] if needed else []
@@ -217,11 +219,9 @@ class Doing:
 
     # -- there -------------------------------------------------------------------------------------------------------
 
-    async def _do_there(
-        self, turn: Turn, plan: Plan, changes: Sequence[Change], carrier: Carrier, txn: str
-    ) -> set[str]:
+    async def _do_there(self, turn: Turn, plan: Plan, parted: Parted, carrier: Carrier, txn: str) -> set[str]:
         """Bring up and apply what changes on the runtime, in the exchange of the barrier; returns what failed."""
-        moves, single, after = await self._local.do(_moves, turn, changes, self._remote.tree, Side.REMOTE)
+        moves, single = parted.moves, parted.single
         needed = {c.after.digest for c in single if isinstance(c.after, File)}
         transfers = [t for t in plan.transfers() if t.to is Side.REMOTE and t.digest in needed] if needed else []
         if is_bulk(transfers, Side.REMOTE):
@@ -235,8 +235,8 @@ class Doing:
         parts = list(parts_of(ready)) or [()]
         for number, part in enumerate(parts):
             needed = {c.after.digest for c in part if isinstance(c.after, File)}
-            together = moves if not number else []
-            whole = after if len(parts) == 1 and len(ready) == len(single) else None
+            together = moves if not number else ()
+            whole = parted.after if len(parts) == 1 and len(ready) == len(single) else None
             operations, expected = await self._local.do(self._for_there, part, together, whole)
             found = await self._looking.exchange(
                 turn,
@@ -275,7 +275,7 @@ class Doing:
         placed: dict[bytes, str] = {}
         failed: set[str] = set()
         for number, group in enumerate(parts_of(changes, _BULK_BYTES, _TOLD_BYTES)):
-            together = moves if not number else []
+            together = moves if not number else ()
             operations, expected = await self._local.do(self._for_there, group, together)
             # In the order of the folders, where it is read here and written there.
             needed = dict.fromkeys(op.digest for op in operations if op.digest)

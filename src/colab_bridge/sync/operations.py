@@ -9,11 +9,11 @@ from colab_bridge.agent.sync.disk.ops import Action as Act
 from colab_bridge.agent.sync.disk.ops import ApplyOp, Expected, Kind, expect
 from colab_bridge.agent.sync.tree import Directory, Entry, File, Link, entry_at, walk
 from colab_bridge.sync.carry import Older
-from colab_bridge.sync_core.changes import Action, Change, apply_changes
+from colab_bridge.sync_core.changes import Action, Change, apply_changes, in_order
 from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.plan import Plan
 
-__all__ = ["FolderMove", "failed_decisions", "folder_moves", "older_versions", "operations_of", "with_moves"]
+__all__ = ["FolderMove", "Parted", "failed_decisions", "folder_moves", "older_versions", "operations_of", "with_moves"]
 
 _ACTIONS = {
     Action.RENAME: Act.RENAME,
@@ -51,6 +51,35 @@ class FolderMove:
         return ApplyOp(Act.MOVE, self.path, expected=expect(self.folder), old_path=self.old_path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parted:
+    """The changes of one side: folders that move whole, and the rest.
+
+    Attributes:
+        moves: Folders that move whole.
+        single: The other changes, in order.
+        after: The side's tree after all of them, where it was needed to tell.
+    """
+
+    moves: Sequence[FolderMove] = ()
+    single: Sequence[Change]
+    after: Directory | None = None
+
+    @property
+    def moved(self) -> set[str]:
+        """Paths of the decisions that moves carry out."""
+        return {change.decision.path for move in self.moves for change in move.changes}
+
+    def without(self, left: Collection[str]) -> Parted:
+        """Return what is there without some decisions; a folder of which something is left out does not move whole."""
+        if not any(change.decision.path in left for change in self.single) and self.moved.isdisjoint(left):
+            return self
+        whole = [move for move in self.moves if not any(c.decision.path in left for c in move.changes)]
+        broken = [change for move in self.moves if move not in whole for change in move.changes]
+        single = in_order((*self.single, *broken)) if broken else self.single
+        return Parted(moves=whole, single=[c for c in single if c.decision.path not in left])
+
+
 def operations_of(changes: Iterable[Change], mtime_of: Callable[[Change], int | None]) -> list[ApplyOp]:
     """Return the operations for changes of one side, in their order.
 
@@ -84,9 +113,7 @@ def _expected(change: Change) -> Expected | None:
     return expect(before)
 
 
-def folder_moves(
-    changes: Sequence[Change], before: Directory | None, side: Side
-) -> tuple[list[FolderMove], list[Change], Directory | None]:
+def folder_moves(changes: Sequence[Change], before: Directory | None, side: Side) -> Parted:
     """Find whole folders that only change their path on one side, so that one operation each does it.
 
     Only where nothing ignored or blocked lies in a folder, and all of it goes and comes: a folder of which anything is
@@ -97,13 +124,11 @@ def folder_moves(
         before: The side's tree; None when it is not known.
         side: The side.
 
-    Returns:
-        The moves, the changes that are left, in order, and the side's tree after all of them where that was needed.
     """
     removed = {c.path: c for c in changes if c.action in {Action.REMOVE, Action.REMOVE_FOLDER}}
     large = _large_folders(removed, before)
     if before is None or not large or any(c.action is Action.RENAME for c in changes):
-        return [], list(changes), None
+        return Parted(single=changes)
     after = apply_changes(before, changes, side, ordered=True)
     found: dict[str, str] = {}
     for change in changes:
@@ -115,7 +140,8 @@ def folder_moves(
         old = next((old for old in large.get(digest, ()) if not _meet(old, {new, *found.values()})), None)
         if old is not None:
             found[new] = old
-    return *_taken(changes, found, before), after
+    moves, single = _taken(changes, found, before)
+    return Parted(moves=moves, single=single, after=after)
 
 
 def _large_folders(removed: Mapping[str, Change], before: Directory | None) -> dict[bytes, list[str]]:

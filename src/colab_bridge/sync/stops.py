@@ -16,14 +16,20 @@ from colab_bridge.sync_core.summary import hold_lines
 __all__ = ["check_stops", "offline", "unsettled", "waiting_deletions"]
 
 
-def waiting_deletions(reason: str, plan: Plan) -> set[str]:
+def waiting_deletions(reason: str, plan: Plan, moved: Collection[str] = ()) -> set[str]:
     """Return the deletions that continuous mode leaves for the next barrier.
 
     Something that deletes very much does so file by file; only all of it together is seen to be very much (S3).
+    A folder that moves whole deletes nothing.
+
+    Args:
+        reason: What caused the sync.
+        plan: What it is going to do.
+        moved: Decisions that are carried out by moving whole folders.
     """
     if reason != "watch":
         return set()
-    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}
+    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}.difference(moved)
 
 
 def check_stops(plan: Plan) -> None:

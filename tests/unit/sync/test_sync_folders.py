@@ -58,6 +58,20 @@ async def test_a_large_folder_that_was_renamed_there_is_moved_here_in_one_operat
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("side", ["here", "there"])
+async def test_continuous_mode_moves_a_large_folder_at_once_for_nothing_is_deleted(side, tmp_path):
+    async with open_pair(tmp_path) as pair:
+        fill(pair.here / "d")
+        await pair.sync.sync("sync")
+        mine, other = (pair.here, pair.there) if side == "here" else (pair.there, pair.here)
+        before = inodes(other / "d")
+        (mine / "d").rename(mine / "e")
+        await pair.sync.keep_up()
+        assert inodes(other / "e") == before
+        assert tree_of(pair.there) == tree_of(pair.here)
+
+
+@pytest.mark.anyio
 async def test_a_folder_that_was_renamed_and_changed_too_arrives_as_it_is(tmp_path):
     async with open_pair(tmp_path) as pair:
         fill(pair.here / "d")
