@@ -1,8 +1,9 @@
 """The engine of the file sync against rsync and tar: two processes and a pipe between them, no network.
 
-What is measured is what the product does: scan and digests on one side, batches of small files, verified staging, two
-times ``syncfs``, moves that never overwrite. rsync and tar make nothing durable and check nothing; they run in turn
-with the engine, in the same minute.
+What is measured are the parts that the product is made of: scan and digests on one side, batches of small files,
+verified staging, two times ``syncfs``, moves that never overwrite. Content is sent while the scan goes on; the product
+plans in between, and keeps an agreement: ``sync`` measures that. rsync and tar make nothing durable and check nothing;
+they run in turn with the engine, in the same minute.
 """
 
 from __future__ import annotations
