@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -43,6 +43,7 @@ __all__ = ["FolderPair", "folder_pair", "measure"]
 
 _READY_S = 30.0
 _CHANGE_BYTES = 4096
+_VERY_MANY_ROUNDS = 30
 
 
 class FolderPair:
@@ -112,7 +113,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     # Very many small files: a disk of a small machine may not have room for their names.
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None, prefix="colab-bridge-bench-") as folder:
-        yield asyncio.run(_memory(Path(folder), 20_000 if quick else 200_000))
+        yield from asyncio.run(_very_many(Path(folder), 20_000 if quick else 200_000))
 
 
 async def _in_step(folder: Path, *, files: int, rounds: int) -> list[Row]:
@@ -240,7 +241,14 @@ async def _first_copy(folder: Path, *, files: int, rounds: int) -> list[Row]:
     ]
 
 
-async def _memory(folder: Path, files: int) -> Row:
+async def _timed(work: Awaitable[object]) -> float:
+    begun = time.perf_counter()
+    await work
+    return (time.perf_counter() - begun) * 1000
+
+
+async def _very_many(folder: Path, files: int) -> list[Row]:
+    times: dict[str, list[float]] = {"trip": [], "pre": []}
     async with folder_pair(folder / "pair") as pair:
         for root in (pair.here, pair.there):
             for number in range(files):
@@ -250,5 +258,19 @@ async def _memory(folder: Path, files: int) -> Row:
                 (part / f"a_module_with_a_name_{number}.py").write_bytes(b"%d" % number)
         await pair.controller.sync("sync")
         await pair.controller.sync("post")
+        for _ in range(_VERY_MANY_ROUNDS):
+            times["trip"].append(await _timed(pair.link.call("files.stat", {"path": "."})))
+            times["pre"].append(await _timed(pair.controller.sync("pre")))
         size = pair.agent.memory_info().rss / 1e6
-    return _value(f"memory (RSS) of an agent that keeps {files:,} files in step", "MB", size, 200.0)
+    return [
+        Row(
+            item="sync",
+            what=f"barrier before a run, {files:,} files, nothing changed",
+            unit="ms",
+            ours=summarize(times["pre"]),
+            other=summarize(times["trip"]),
+            against="bare round trip",
+            target=Target(measure=Measure.DIFFERENCE, limit=5.0),
+        ),
+        _value(f"memory (RSS) of an agent that keeps {files:,} files in step", "MB", size, 200.0),
+    ]

@@ -124,6 +124,9 @@ class SyncStore:
         self._path = path
         self._db = self._open(now)
         self._base: Directory | None = None
+        # What each barrier asks for; nobody else writes the file.
+        self._values: dict[str, str] | None = None
+        self._verdicts: tuple[frozenset[str], frozenset[str]] | None = None
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -200,13 +203,16 @@ class SyncStore:
 
     def meta(self, key: str, default: str = "") -> str:
         """Return a value that was set, or the default."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return default if row is None else str(row[0])
+        if self._values is None:
+            self._values = {str(name): str(value) for name, value in self._db.execute("SELECT key, value FROM meta")}
+        return self._values.get(key, default)
 
     def set_meta(self, key: str, value: str) -> None:
         """Set a value."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
+        if self._values is not None:
+            self._values[key] = value
 
     # -- the last agreement --------------------------------------------------------------------------------------------
 
@@ -269,17 +275,21 @@ class SyncStore:
         """Remember what a person said about a hold."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO verdicts VALUES(?, ?, ?)", (hold, int(approved), now))
+        self._verdicts = None
 
     def verdicts(self) -> tuple[frozenset[str], frozenset[str]]:
         """Return the ids of approved and of rejected holds."""
-        rows = self._db.execute("SELECT hold, approved FROM verdicts").fetchall()
-        return frozenset(h for h, approved in rows if approved), frozenset(h for h, approved in rows if not approved)
+        if self._verdicts is None:
+            rows = self._db.execute("SELECT hold, approved FROM verdicts").fetchall()
+            self._verdicts = (frozenset(h for h, yes in rows if yes), frozenset(h for h, yes in rows if not yes))
+        return self._verdicts
 
     def forget_verdicts(self) -> None:
         """Drop all decisions: they have been carried out."""
-        if self._db.execute("SELECT 1 FROM verdicts LIMIT 1").fetchone():
+        if any(self.verdicts()):
             with self._transaction() as db:
                 db.execute("DELETE FROM verdicts")
+            self._verdicts = None
 
     def standing(self) -> dict[tuple[Stop, Side], frozenset[str]]:
         """Return what the stops of quantity hold and nobody decided yet."""

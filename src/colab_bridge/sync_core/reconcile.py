@@ -85,6 +85,9 @@ def reconcile(
         Decisions in tree order, parents before children, at most one for a path.
     """
     merge = _Merge(options or MergeOptions())
+    if not merge.options.folding and same(local, remote) and same(local, base):
+        # As for any folder below; where names are folded, two of one side may still meet.
+        return ()
     merge.children("", ("", ""), base.children, local.children, remote.children)
     return tuple(decision for decision in merge.out if decision is not None)
 

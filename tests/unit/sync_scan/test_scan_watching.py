@@ -8,6 +8,7 @@ import select
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from colab_bridge.agent.sync.disk.scan import Scanner
 from colab_bridge.agent.sync.disk.statcache import StatCache
 from colab_bridge.agent.sync.disk.watch import Settled, Watcher, WatcherUnavailable
 from colab_bridge.agent.sync.ignore import IgnoreRules
+from colab_bridge.agent.sync.service_folder import SyncFolder
 from colab_bridge.agent.sync.tree import entry_at
 from scan_tools import KEY, file, seen_afresh
 
@@ -373,3 +375,15 @@ def test_a_dirty_path_may_be_spelled_as_it_travels(root, tmp_path):
     (tmp_path / "e\u0301" / "u\u0308").write_bytes(b"22")
     tree = scanner.refresh(tree, ["\u00e9/\u00fc"]).tree
     assert entry_at(tree, "\u00e9/\u00fc") == file(b"22")
+
+
+def test_a_change_through_a_name_outside_is_seen_at_the_next_look_though_nothing_tells_of_it(tmp_path):
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    (project / "f").write_bytes(b"one")
+    os.link(project / "f", outside)
+    with closing(SyncFolder(project, key=KEY, on_displaced=pytest.fail)) as folder:
+        assert entry_at(folder.settle().tree, "f") == file(b"one")
+        assert folder.watch_number is not None
+        outside.write_bytes(b"another")
+        assert entry_at(folder.settle().tree, "f") == file(b"another")

@@ -247,10 +247,9 @@ class SyncFolder:
         if walk or after_run or rehash or dirty is None or self._last is None:
             result = scanner.walk(rehash=rehash, known=known, again=again)
             result = self._look_again(scanner, result, known)
-        elif dirty:
-            result = scanner.refresh(self._last.tree, dirty, known=known, again=again)
         else:
-            result = self._last
+            # Without an event too: what did not rest, and files with other names, are looked at each time.
+            result = scanner.refresh(self._last.tree, dirty, known=known, again=again)
         return self._take(result)
 
     def audit(self, share: float, *, known: Directory | None = None) -> None:

@@ -19,6 +19,7 @@ __all__ = ["MappedUnavailable", "MappedWatch", "fsync_mapped", "mapped_files", "
 _PROC = "/proc"
 #: Seconds between two looks at the maps of every process.
 _ALL_EVERY_S = 10.0
+_STAT_BYTES = 4096
 _DELETED = b" (deleted)"
 _WRITABLE_FLAGS = os.O_WRONLY | os.O_RDWR
 
@@ -81,8 +82,12 @@ class MappedWatch:
 
 def _start_and_size(process: str) -> bytes:
     """Return when a process began and how much it has mapped, as the system writes it; see proc_pid_stat(5)."""
-    with open(f"{_PROC}/{process}/stat", "rb") as file:
-        fields = file.read()
+    # Without a file object: there may be hundreds of processes, and this is asked of each of them.
+    number = os.open(f"{_PROC}/{process}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fields = os.read(number, _STAT_BYTES)
+    finally:
+        os.close(number)
     return b" ".join(fields[fields.rfind(b")") + 1 :].split()[19:21])
 
 
