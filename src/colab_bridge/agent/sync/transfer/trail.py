@@ -1,27 +1,28 @@
 """What one read of a large file leaves behind, so that its next version costs less.
 
 While one thread hashes a file that has changed, another one signs its blocks and compares them with those of the
-version before. So whoever wants to send the new version knows by then what the other side has of it already, and needs
-no second read and no signatures from there. A file that is met for the first time is only hashed. States of the hash at
-some places spare whoever puts a next version together the hashing of what is copied from the front of this one, where
-the stamps of the file prove that it is this one still.
+version before. So whoever wants to send the new version knows by then what stands in both at the same place, and needs
+no signatures from the other side; what has moved is looked for only when the file is sent. A file that is met for the
+first time is only hashed. States of the hash at some places spare whoever puts a next version together the hashing of
+what is copied from the front of this one, where the stamps of the file prove that it is this one still.
 
 A trail belongs to a content, not to a path, and is only kept in memory: without it everything is read and asked for.
 """
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from .patch import Copy, copies_in_new
+from .patch import Copy, copies_in_new, gaps
 from .search import Found, find_blocks
 from .signatures import WORKERS, Signatures, block_size_for, read_signatures, sign
 
-__all__ = ["Hashing", "Mark", "Origin", "Trail", "Trails", "read_large"]
+__all__ = ["Hashing", "Mark", "Origin", "Trail", "Trails", "read_large", "search_between"]
 
 _BUFFER_BYTES = 2**20
 _MARK_BYTES = 64 * 2**20
@@ -69,7 +70,7 @@ class Origin:
     Attributes:
         digest: Of that version.
         grew: All of that version stands in front, proven by its digest.
-        copies: Ranges of it that the content has too; None where they were not looked for.
+        copies: Ranges of it that the content has at the same place; None where nobody had signed it.
     """
 
     digest: bytes
@@ -171,44 +172,51 @@ def _hashed(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None) ->
                 hashing.update(room[:count])
             if before is not None and hashing.offset == stop == before[1]:
                 grew = hashing.digest() == before[0]
-    copies = (Copy(0, 0, before[1]),) if before is not None and grew else None
+    copies = None if before is None or not grew else (Copy(0, 0, before[1]),) if before[1] else ()
     origin = None if before is None else Origin(before[0], grew, copies)
     return Trail(hashing.digest(), hashing.offset, hashing.marks(), origin=origin)
 
 
 def _signed(fd: int, size: int, older: bytes | None) -> tuple[bytes, tuple[Copy, ...] | None]:
-    """Sign a file, and look for the blocks of an older version in it; the digest tells later whether it held still."""
+    """Sign a file, and compare it with an older version; the digest tells later whether it held still."""
     try:
         packed = sign(fd, block_size_for(size), workers=1)
     except ValueError:
         # It has too many blocks, or it changes at this moment.
         return b"", None
-    return packed, tuple(_copies(fd, read_signatures(packed), read_signatures(older))) if older else None
+    return packed, _same_places(read_signatures(packed), read_signatures(older)) if older else None
 
 
-def _copies(fd: int, new: Signatures, old: Signatures) -> list[Copy]:
-    """Compare block by block first, and search only what lies between equal blocks."""
-    block = old.block_size
-    if block != new.block_size:
-        return copies_in_new(find_blocks(fd, old), old)
-    most = min(old.file_size, new.file_size) // block
-    still = [Found(index * block, index) for index in range(most) if old.sums[index] == new.sums[index]]
-    ranges: list[tuple[int, int]] = []
-    position = 0
-    for found in still:
-        if found.offset > position:
-            ranges.append((position, found.offset))
-        position = found.offset + block
-    ranges.append((position, new.file_size))
-    return copies_in_new(_apart([*still, *find_blocks(fd, old, ranges=ranges)], old), old)
+def _same_places(new: Signatures, old: Signatures) -> tuple[Copy, ...]:
+    """Return the blocks that stand in both at the same place; comparing sums costs nothing."""
+    if old.block_size != new.block_size:
+        return ()
+    most = min(old.file_size, new.file_size) // old.block_size
+    same = (index for index in range(most) if old.sums[index] == new.sums[index])
+    return tuple(copies_in_new((Found(index * old.block_size, index) for index in same), old))
 
 
-def _apart(found: Sequence[Found], signatures: Signatures) -> list[Found]:
-    """Return blocks in their order, without those that overlap the one before."""
-    out: list[Found] = []
+def search_between(fd: int, copies: Sequence[Copy], old: Signatures) -> list[Copy]:
+    """Look for blocks of an older version in what no copy covers yet.
+
+    Args:
+        fd: The file, open for reading.
+        copies: Ranges that are known to be in both, ascending.
+        old: Signatures of the older version.
+
+    Returns:
+        All copies, ascending and without overlaps.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = os.fstat(fd).st_size
+    ranges = [(start, start + length) for start, length in gaps(copies, size)]
+    found = copies_in_new(find_blocks(fd, old, ranges=ranges), old)
+    out: list[Copy] = []
     end = 0
-    for hit in sorted(found, key=lambda hit: hit.offset):
-        if hit.offset >= end:
-            out.append(hit)
-            end = hit.offset + signatures.length(hit.index)
+    for copy in sorted([*copies, *found], key=lambda copy: copy.target):
+        if copy.target >= end:
+            out.append(copy)
+            end = copy.target + copy.length
     return out
