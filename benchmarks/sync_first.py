@@ -217,11 +217,11 @@ class _Outgoing:
     def flush(self) -> None:
         """Send what is waiting."""
         batch = pack_batch(list(self._contents.items()), allowed=self._allowed)
-        payload = pack_envelope({"ops": [op.to_json() for op in self._ops]}, batch)
-        self._pipe.write(_FRAME.pack(len(payload)))
-        self._pipe.write(payload)
+        operations = pack_envelope({"ops": [op.to_json() for op in self._ops]})
+        self._pipe.write(_FRAME.pack(len(operations) + len(batch)) + operations)
+        self._pipe.write(batch)
         self._pipe.flush()
-        self.sent += _FRAME.size + len(payload)
+        self.sent += _FRAME.size + len(operations) + len(batch)
         self._ops, self._contents, self._size = [], {}, 0
 
 

@@ -46,7 +46,7 @@ class NewFolders:
         self._placed: set[str] = set()
         self._wanted: dict[bytes, list[ApplyOp]] = {}
         self._elsewhere: set[bytes] = set()
-        self._written: dict[str, tuple[ApplyOp, os.stat_result]] = {}
+        self._written: dict[str, tuple[ApplyOp, os.stat_result, str]] = {}  # with the path of the topmost folder
         self._sources: dict[bytes, str] = {}
         self._open: tuple[str, Folder] | None = None
 
@@ -161,7 +161,7 @@ class NewFolders:
         except BaseException:
             self._calls.unlink(folder, name)
             raise
-        self._written[op.path] = (op, seen)
+        self._written[op.path] = (op, seen, self._made[parent])
         self._sources.setdefault(op.digest, op.path)
 
     def read(self, digest: bytes) -> bytes:
@@ -190,7 +190,7 @@ class NewFolders:
     def fits(self, ops: Sequence[ApplyOp]) -> bool:
         """Return whether operations want everything that has grown here, as it is."""
         by_path = {op.path: op for op in ops if op.expected is None}
-        for path, (op, _) in self._written.items():
+        for path, (op, _, _) in self._written.items():
             found = by_path.get(path)
             if found is not op and found != op:
                 return False
@@ -211,10 +211,8 @@ class NewFolders:
 
     def is_placed(self, path: str) -> bool:
         """Return whether what has grown for a path stands in the tree now."""
-        return self._top_of(path) in self._placed
-
-    def _top_of(self, path: str) -> str | None:
-        return self._made.get(path) or self._made.get(split_path(path)[0])
+        written = self._written.get(path)
+        return (self._made.get(path) if written is None else written[2]) in self._placed
 
     def place(self, path: str, folder: Folder, name: str) -> None:
         """Move a topmost folder into the tree, to a name that is free.
@@ -242,7 +240,7 @@ class NewFolders:
         Raises:
             OSError: something could not be moved or removed.
         """
-        for path in [path for path in self._written if self._top_of(path) == top]:
+        for path in [path for path, written in self._written.items() if written[2] == top]:
             parent, name = split_path(path)
             op = self._written[path][0]
             self._calls.rename(self._folder(parent), name, self._stage, name_of(op))

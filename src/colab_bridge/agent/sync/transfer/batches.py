@@ -64,7 +64,10 @@ def pack_batch(files: Sequence[tuple[bytes, bytes]], *, allowed: tuple[Codec, ..
         allowed: Codecs of the receiver.
     """
     table = b"".join(_ROW.pack(digest, len(data)) for digest, data in files)
-    raw = b"".join([_COUNT.pack(len(files)), table, *(data for _, data in files)])
+    parts = [_COUNT.pack(len(files)), table, *(data for _, data in files)]
+    if not allowed:
+        return b"".join([_HEAD.pack(Codec.RAW, sum(len(part) for part in parts)), *parts])
+    raw = b"".join(parts)
     codec, packed = deflate(raw, allowed=allowed)
     return b"".join([_HEAD.pack(codec, len(raw)), packed])
 
