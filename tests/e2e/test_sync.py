@@ -78,6 +78,10 @@ def test_what_both_sides_changed_is_kept_in_both_versions(desk: Desk) -> None:
     shown = desk.out("sync", "conflicts", copy["id"], "-s", desk.session)
     assert "-mine" in shown
     assert "+theirs" in shown
+    desk.out("sync", "resolve", "--all", "--take", "kept", "-s", desk.session)
+    assert (desk.project / "both.txt").read_text() == "theirs"
+    assert run(desk, "print(open('both.txt').read())").stdout == "theirs\n"
+    assert desk.document("sync", "conflicts", "-s", desk.session)["conflicts"] == []
     desk.out("sync", "resolve", copy["id"], "--take", "kept", "-s", desk.session)
     assert (desk.project / "both.txt").read_text() == "theirs"
     assert (desk.workspace / "both.txt").read_text() == "theirs"

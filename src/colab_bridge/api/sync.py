@@ -41,9 +41,10 @@ class SyncBody(_Strict):
 
 
 class ResolveBody(_Strict):
-    """Which conflict is settled, and how."""
+    """Which conflicts are settled, and how."""
 
-    id: str = Field(max_length=4096)
+    id: str = Field(default="", max_length=4096)
+    all: bool = False
     take: Literal["kept", "current"]
 
 
@@ -129,7 +130,7 @@ def _decision_routes(router: APIRouter, service: SyncService) -> None:
 
     @router.post("/sync/resolve")
     async def resolve(name: str, body: ResolveBody) -> dict[str, Any]:
-        return await service.resolve(name, body.id, take=body.take)
+        return await service.resolve(name, body.id, everything=body.all, take=body.take)
 
     @router.get("/sync/trash")
     async def trash(name: str, side: Literal["local", "remote"] = "local") -> dict[str, Any]:

@@ -136,14 +136,14 @@ class FileSyncManager:
         """Return versions that lost their place: ``id``, ``path``, and the files ``kept`` and ``current``."""
         return list(self._link.client.get(self._path("sync/conflicts"))["conflicts"])
 
-    def resolve(self, conflict: str, *, take: str) -> dict[str, Any]:
-        """Settle a conflict.
+    def resolve(self, conflict: str = "", *, take: str) -> dict[str, Any]:
+        """Settle a conflict, or all of them.
 
         Args:
-            conflict: Its id or path.
+            conflict: Its id or path; all when omitted.
             take: ``kept`` or ``current``.
         """
-        return self._post("/resolve", {"id": conflict, "take": take})
+        return self._post("/resolve", {"id": conflict, "all": not conflict, "take": take})
 
     def approve(self, *holds: str) -> dict[str, Any]:
         """Let happen what is held; all of it when none is named."""

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge.agent.sync.budget import Budget
-from colab_bridge.agent.sync.disk.marks import has_marks, mark_as_foreign
+from colab_bridge.agent.sync.disk.marks import system_mark
 from colab_bridge.agent.sync.disk.ops import ApplyOp, DisplacedFile, OpResult
 from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.disk.trash import TrashEntry, TrashFault
@@ -97,6 +97,7 @@ class LocalSide:
         key: Key of the digests.
         store: Memory of this side: kept versions.
         copies: Versions kept outside the tree.
+        mark: Marks a file that came from a runtime, by its path, before it takes its place; None: no marks here.
 
     Raises:
         UserError: the folder cannot be synced.
@@ -109,6 +110,7 @@ class LocalSide:
         self.options = options
         self.lock = anyio.Lock()
         self.large_lock = anyio.Lock()
+        self.mark = system_mark()
         self._clock = clock
         self._thread = anyio.CapacityLimiter(1)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -307,7 +309,7 @@ class LocalSide:
         Raises:
             OSError: the stage cannot be used.
         """
-        if not has_marks():
+        if self.mark is None:
             # A mark is set on staged content, before it has a name that somebody might open.
             self.folder.stage.expect(txn, operations)
 
@@ -317,9 +319,9 @@ class LocalSide:
         Raises:
             RootGone: the folder is missing or another one.
         """
-        for operation in operations if has_marks() else ():
-            if operation.digest:
-                mark_as_foreign(self.folder.stage.folder.full(operation.digest.hex()))
+        if self.mark is not None:
+            for digest in {operation.digest for operation in operations if operation.digest}:
+                self.mark(self.folder.stage.folder.full(digest.hex()))
         return self.folder.apply(txn, operations, known=known)
 
     async def tend(self, known: Directory) -> None:

@@ -17,7 +17,7 @@ from colab_bridge.agent.sync.service_wire import unpack_envelope
 from colab_bridge.agent.sync.tree import Blocked, Unknown, entry_at
 from colab_bridge.errors import ColabBridgeError, ConflictError, InternalError, TransientError, UserError
 from colab_bridge.ports.clock import Clock
-from colab_bridge.sync.base import KeptCopy
+from colab_bridge.sync.base import CopyKind, KeptCopy
 from colab_bridge.sync.conflicts import file_pieces
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure
@@ -147,18 +147,30 @@ class SyncService:
         copies = await controller.local.do(controller.local.store.copies)
         return {"conflicts": [_copy_view(controller, copy) for copy in copies]}
 
-    async def resolve(self, name: str, wanted: str, *, take: str) -> dict[str, Any]:
-        """Settle a conflict: leave what stands at the path (``current``), or put the kept version there (``kept``)."""
+    async def resolve(self, name: str, wanted: str, *, everything: bool, take: str) -> dict[str, Any]:
+        """Settle conflicts: leave what stands at the path (``current``), or put the kept version there (``kept``).
+
+        Args:
+            name: Session.
+            wanted: Id or path of a kept version.
+            everything: All of them instead, the oldest first; what waits for a review is no conflict.
+            take: ``current`` or ``kept``.
+        """
         controller = await self._controller(name)
         local = controller.local
-        copy = await local.do(local.copies.find, wanted)
-        if take == "kept":
-            async with local.lock:
-                await _looked(controller)
-                await local.do(_put_back, controller, copy)
-        await local.do(local.copies.resolve, copy, self._clock.time())
+        if everything:
+            copies = [c for c in reversed(await local.do(local.store.copies)) if c.kind != CopyKind.REVIEW]
+        else:
+            copies = [await local.do(local.copies.find, wanted)]
+        for copy in copies:
+            if take == "kept":
+                async with local.lock:
+                    await _looked(controller)
+                    await local.do(_put_back, controller, copy)
+            await local.do(local.copies.resolve, copy, self._clock.time())
         report = await _checked(controller.sync("watch"))
-        return {"resolved": copy.id, "path": shown(copy.path), "took": take, "report": report.to_json()}
+        settled = [{"id": copy.id, "path": shown(copy.path)} for copy in copies]
+        return {"settled": settled, "took": take, "report": report.to_json()}
 
     async def include(self, name: str, path: str) -> dict[str, Any]:
         """Have a path that was left out travel from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
@@ -17,7 +17,7 @@ __all__ = ["check_stops", "offline", "unsettled", "waiting_deletions"]
 
 
 def waiting_deletions(reason: str, plan: Plan, moved: Collection[str] = ()) -> set[str]:
-    """Return the deletions that continuous mode leaves for the next barrier.
+    """Return the deletions that continuous mode leaves for the next barrier, and what needs their place.
 
     Something that deletes very much does so file by file; only all of it together is seen to be very much (S3).
     A folder that moves whole deletes nothing.
@@ -29,7 +29,19 @@ def waiting_deletions(reason: str, plan: Plan, moved: Collection[str] = ()) -> s
     """
     if reason != "watch":
         return set()
-    return {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}.difference(moved)
+    waiting = {c.decision.path for c in plan.changes if c.action >= Action.REMOVE or c.files_lost}.difference(moved)
+    more = bool(waiting)
+    while more:
+        held = {(c.side, c.path) for c in plan.changes if c.decision.path in waiting}
+        below = {c.decision.path for c in plan.changes if any((c.side, path) in held for path in _parents(c.path))}
+        more = not below <= waiting
+        waiting |= below
+    # A folder that does not move whole is deleted where it was, like any other.
+    return waiting if waiting.isdisjoint(moved) else waiting_deletions(reason, plan)
+
+
+def _parents(path: str) -> Iterator[str]:
+    return (path[:cut] for cut, letter in enumerate(path) if letter == "/")
 
 
 def check_stops(plan: Plan) -> None:

@@ -193,3 +193,23 @@ async def test_pipes_and_sockets_stay_where_they_are_and_hold_nobody_up(pairs):
         assert tree_of(pair.here).keys() == {"f", "g", "pipe", "s"}
         assert tree_of(pair.there).keys() == {"f", "g", "pipe"}
         assert {notice.kind for notice in report.notices} == {"blocked"}
+
+
+@pytest.mark.rows("T15")
+async def test_what_came_down_is_marked_before_it_takes_its_place_and_what_is_ours_is_not(channels):
+    marked: dict[str, bool] = {}
+
+    async with channels() as pair:
+        edit(pair.here, "mine=1 both=1")
+        await pair.sync.sync("sync")
+
+        def mark(path: str) -> None:
+            with open(path, encoding="utf-8") as file:
+                marked[file.read()] = (pair.here / "new").exists()
+
+        pair.local.mark = mark
+        edit(pair.here, "mine=2")
+        edit(pair.there, "both=3 new=4 large=#1200000x")
+        await pair.sync.sync("post")
+        assert marked == {"3": False, "4": False, "x" * 1_200_000: False}
+        assert tree_of(pair.here) == tree_of(pair.there)

@@ -22,7 +22,7 @@ from colab_bridge.agent.sync.disk.scan import Scanner
 from colab_bridge.agent.sync.service_wire import pack_envelope
 from colab_bridge.agent.sync.tree import File, Link, walk
 from colab_bridge.sync import doing
-from colab_bridge.sync.failures import FailureKind, SyncFailure
+from colab_bridge.sync.failures import SyncFailure
 from colab_bridge.sync.options import PairOptions
 from colab_bridge.sync_core.model import Side
 from fs_faults import Faults, Killed, start_again
@@ -95,12 +95,7 @@ async def start(folder: Path, **options: Any) -> Pair:
 async def sync_with(pair: Pair, fault: Any, reason: str) -> None:
     """One sync, perhaps with an error or a death at one call; deaths are followed by a new start."""
     if fault is None:
-        try:
-            await pair.sync.sync(reason)
-        except SyncFailure as failure:
-            # Between barriers deletions wait, and what needs the place of something deleted waits with them.
-            if reason != "watch" or failure.kind is not FailureKind.UNSETTLED:
-                raise
+        await pair.sync.sync(reason)
         return
     side, at, error, after = fault
     doomed = Faults(side, at, error, after=after)

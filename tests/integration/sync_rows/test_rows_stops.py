@@ -318,3 +318,27 @@ async def test_a_trash_on_another_device_is_refused_at_the_start(pairs, quick_ro
     with mounted("-t", "tmpfs", "none", at=trash), pytest.raises(UserError, match="not synced"):
         await Pair(quick_root).start()
     assert tree_of(pair.here) == {"f": "1"}
+
+
+@pytest.mark.rows("K05", "C13")
+@pytest.mark.parametrize(
+    ("base", "edits"),
+    [
+        ("d=1", "-d d/x=2 d/y/z=3 f=2"),
+        ("d/a=1 d/b=1", "-d d=2 f=2"),
+        ("l>f", "-l l/x=2 f=2"),
+        ("d/a=1", "-d/a d/a/x=2 f=2"),
+    ],
+)
+@pytest.mark.parametrize("side", ["here", "there"])
+async def test_between_barriers_what_needs_the_place_of_a_deletion_waits_with_it(side, base, edits, pairs):
+    async with pairs() as pair:
+        edit(pair.here, f"f=1 {base}")
+        await pair.sync.sync("sync")
+        changed, other = (pair.here, pair.there) if side == "here" else (pair.there, pair.here)
+        before = tree_of(other)
+        edit(changed, edits)
+        await pair.sync.sync("watch")
+        assert tree_of(other) == {**before, "f": "2"}
+        await pair.sync.sync("post")
+        assert tree_of(other) == tree_of(changed)

@@ -152,15 +152,22 @@ def conflicts(invocation: Invocation, session: str | None, which: str | None) ->
 @sync.command()
 @session_option
 @click.option("--take", type=click.Choice(["current", "kept"]), required=True, help="Which version stays.")
+@click.option("--all", "everything", is_flag=True, help="Every conflict.")
 @json_option
-@click.argument("which", metavar="ID|PATH")
+@click.argument("which", metavar="[ID|PATH]", required=False)
 @click.pass_obj
-def resolve(invocation: Invocation, session: str | None, which: str, take: str) -> None:
+def resolve(invocation: Invocation, session: str | None, which: str | None, take: str, everything: bool) -> None:
     """Settle a conflict: leave what stands there, or take the kept version (the other one goes to the trash)."""
+    if (which is not None) == everything:
+        raise UserError("name what is meant, or say --all", hint="See the conflicts: colab-bridge sync conflicts")
     pair = _pair(invocation, session)
-    value = pair.post("resolve", {"id": which, "take": take})
-    if not pair.show_json(value):
-        invocation.console.note(f"{value['path']}: settled with the {take} version")
+    value = pair.post("resolve", {"id": which or "", "all": everything, "take": take})
+    if pair.show_json(value):
+        return
+    for copy in value["settled"]:
+        invocation.console.note(f"{copy['path']}: settled with the {take} version")
+    if not value["settled"]:
+        invocation.console.note("there are no conflicts")
 
 
 def _decision(verb: str, help_text: str) -> click.Command:

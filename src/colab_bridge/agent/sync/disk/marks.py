@@ -10,10 +10,11 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["has_marks", "mark_as_foreign", "quarantine_value"]
+__all__ = ["AppleMark", "quarantine_value", "system_mark", "write_zone"]
 
 _ATTRIBUTE = b"com.apple.quarantine"
 _NO_FOLLOW = 1  # XATTR_NOFOLLOW
@@ -25,21 +26,34 @@ def quarantine_value(now_s: float) -> bytes:
     return f"0081;{int(now_s):x};Colab Bridge;".encode("ascii")
 
 
-def has_marks() -> bool:
-    """Return whether this system knows such marks."""
-    return sys.platform in {"darwin", "win32"}
-
-
-def mark_as_foreign(path: str) -> None:
-    """Mark a file of ours that is about to take its place; where the file system has no marks, nothing happens.
+class AppleMark:
+    """Sets the attribute of macOS.
 
     Args:
-        path: Absolute path of a regular file in the stage.
+        library: The C library; its ``setxattr`` returns -1 where the file system has no attributes.
     """
-    if sys.platform == "darwin":
-        library: Any = ctypes.CDLL(None, use_errno=True)
+
+    def __init__(self, library: Any) -> None:
+        self._set = library.setxattr
+
+    def __call__(self, path: str) -> None:
+        """Mark a file."""
         value = quarantine_value(time.time())
-        library.setxattr(os.fsencode(path), _ATTRIBUTE, value, ctypes.c_size_t(len(value)), 0, _NO_FOLLOW)
-    elif sys.platform == "win32":
-        with suppress(OSError), open(f"{path}:Zone.Identifier", "wb") as stream:
-            stream.write(_ZONE)
+        self._set(os.fsencode(path), _ATTRIBUTE, value, ctypes.c_size_t(len(value)), 0, _NO_FOLLOW)
+
+
+def write_zone(path: str) -> None:
+    """Mark a file on Windows; a file system without streams refuses, and it stays as it is."""
+    with suppress(OSError), open(f"{path}:Zone.Identifier", "wb") as stream:
+        stream.write(_ZONE)
+
+
+def system_mark(platform: str = sys.platform) -> Callable[[str], None] | None:
+    """Return what marks a regular file by its path before it takes its place; None where there are no marks.
+
+    Args:
+        platform: As ``sys.platform`` names it.
+    """
+    if platform == "darwin":
+        return AppleMark(ctypes.CDLL(None, use_errno=True))
+    return write_zone if platform == "win32" else None
