@@ -114,7 +114,7 @@ async def start_again(pair: Pair, side: str) -> None:
         await pair.new_agent()
         return
     _bury(pair.local.folder)
-    pair.local._lock_file.close()
+    pair.local._let_go()
     pair.store.close()
     pair.local.store.close()
     await pair.way.aclose()

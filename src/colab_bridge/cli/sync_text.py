@@ -14,6 +14,7 @@ __all__ = ["amount", "show_conflict", "show_diff", "show_report", "show_status"]
 
 _ARROWS = {"remote": "up  ", "local": "down"}
 _MOST_TEXT = 1 << 20
+_MOST_HELD = 5
 _SIZES = frozenset({"blocked", "stays-there"})
 
 
@@ -37,7 +38,7 @@ def show_report(console: Console, report: Mapping[str, Any]) -> None:
         names = [*down, *(path for path in up if path not in down)]
         console.note(f"{', '.join(words)}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
     else:
-        console.note("in step")
+        console.note("in step, but for what is held:" if report.get("holds") else "in step")
     for notice in report.get("notices") or []:
         lead = "take it along" if notice.get("kind") in _SIZES else "see"
         command = f"; {lead}: {notice['command']}" if notice.get("command") else ""
@@ -53,8 +54,10 @@ def _show_holds(console: Console, holds: list[dict[str, Any]]) -> None:
     for hold in holds:
         for line in hold.get("lines") or []:
             console.note(str(line))
-        if hold.get("count", 0) > 1:
-            console.note(f"  {', '.join(hold.get('paths') or [])}")
+        paths = hold.get("paths") or []
+        if len(paths) > 1:
+            more = hold["count"] - _MOST_HELD
+            console.note(f"  {', '.join(paths[:_MOST_HELD])}{f' and {more} more' if more > 0 else ''}")
 
 
 def show_status(console: Console, status: Mapping[str, Any]) -> None:
@@ -62,7 +65,8 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     console.out(f"{status.get('session')}: {status.get('state')}\n")
     console.out(f"here      {status.get('project')}\n")
     console.out(f"there     {status.get('workspace') or '-'}\n")
-    console.out(f"agreed    {status.get('files')} files, {amount(status.get('bytes'))}\n")
+    files = status.get("files")
+    console.out(f"agreed    {files} {'file' if files == 1 else 'files'}, {amount(status.get('bytes'))}\n")
     for sentence in status.get("degraded") or []:
         console.out(f"degraded  {sentence}\n")
     for item in status.get("under_way") or []:

@@ -209,9 +209,8 @@ def left_out_hint(controller: SyncController, cwd: str, path: str) -> str | None
     for item in controller.left_out():
         if inside == item.path or inside.startswith(item.path + "/"):
             name = shown(inside)
-            return (
-                f"{name} exists here but stays here: {item.sentence}; take it along: colab-bridge sync include {name}"
-            )
+            why = f"{name} exists here but stays here: {item.sentence}"
+            return f"{why}; take it along: colab-bridge sync include {name}" if item.includable else why
     return None
 
 

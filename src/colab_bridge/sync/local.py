@@ -27,7 +27,7 @@ from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.service_folder import RootGone, Settlement, SyncFolder
 from colab_bridge.agent.sync.service_wire import changed_rows
 from colab_bridge.agent.sync.tree import Directory, File, entry_at
-from colab_bridge.errors import ColabBridgeError, ConflictError, UserError
+from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError, UserError
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import CopyKind, SyncStore
 from colab_bridge.sync.conflicts import CopyStore, displaced_pieces, open_pieces
@@ -46,6 +46,18 @@ _TRASH_AGE_S = 14 * 86_400.0
 _DOUBTED_S = 600.0
 """After a stop without a farewell, files written so long before it are read anew."""
 _AUDITED_SHARE = 0.01
+_OWN_FOLDER = "Work in a folder of its own: mkdir PROJECT, cd PROJECT, colab-bridge new"
+_PUT_BACK = "Put it back, then run: colab-bridge sync"
+_ROOT_HINTS = {
+    "home": _OWN_FOLDER,
+    "slash": _OWN_FOLDER,
+    "nested": "Work in the folder around it, or in one outside of it.",
+    "owner": "Run it as the user to whom the folder belongs.",
+    "link": "Work in the folder itself: cd there, then colab-bridge new",
+    "missing": _PUT_BACK,
+    "not_a_folder": _PUT_BACK,
+    "other_device": "Put .colab-bridge on the disk of the folder: remove what is mounted there.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +127,7 @@ class LocalSide:
         self._thread = anyio.CapacityLimiter(1)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_file = _take_lock(state / "lock", project)
+        self._root_lock: IO[bytes] | None = None
         try:
             self.key = _key(state / "key")
             alive_s = _last_sign(state)
@@ -123,7 +136,7 @@ class LocalSide:
             self.folder = self._open_folder()
             self._torn_before_ns = self._begin(alive_s)
         except BaseException:
-            self._lock_file.close()
+            self._let_go()
             raise
         self._rules_from: Directory | None = None
         self._lost = False
@@ -143,8 +156,20 @@ class LocalSide:
             )
         except RootFault as error:
             raise _not_synced(error) from error
-        folder.applier.recover()
+        try:
+            # In the folder too: another home of ours has another state, and the same stage.
+            self._root_lock = _take_lock(folder.root.state / "lock", self.project)
+            folder.applier.recover()
+        except BaseException:
+            folder.close()
+            raise
         return folder
+
+    def _let_go(self) -> None:
+        """Give back the locks."""
+        for file in (self._root_lock, self._lock_file):
+            if file is not None:
+                file.close()
 
     def _begin(self, alive_s: float) -> int:
         """Take note of a stop without a farewell.
@@ -182,7 +207,7 @@ class LocalSide:
                 await self.do(self.folder.close)
                 await self.do(self.store.set_meta, "clean", "yes")
             await self.do(self.store.close)
-            self._lock_file.close()
+            self._let_go()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -257,6 +282,8 @@ class LocalSide:
     def _reopen(self) -> None:
         if not self._lost:
             self.folder.close()
+        if self._root_lock is not None:
+            self._root_lock.close()
         self._lost = True
         self._rules_from = None
         self.folder = self._open_folder()
@@ -352,9 +379,8 @@ def _last_sign(state: Path) -> float:
 
 
 def _not_synced(error: RootFault) -> UserError:
-    return UserError(
-        f"this folder is not synced: {error.sentence}", hint="Put it back, or stop the session.", code=ROOT_FAULT
-    )
+    hint = _ROOT_HINTS.get(error.code, "Make it readable and writable for you, then run: colab-bridge sync")
+    return UserError(f"this folder is not synced: {error.sentence}", hint=hint, code=ROOT_FAULT)
 
 
 def _key(path: Path) -> bytes:
@@ -370,8 +396,14 @@ def _key(path: Path) -> bytes:
 
 
 def _take_lock(path: Path, project: Path) -> IO[bytes]:
-    """Take the lock of a project; it is given back when the file is closed, also by a crash (S10)."""
-    file = open(path, "a+b")  # noqa: SIM115  # held as long as the project is synced
+    """Take a lock of a project; it is given back when the file is closed, also by a crash (S10).
+
+    Some network file systems have no locks; there it is only a file.
+    """
+    try:
+        file = open(path, "a+b")  # noqa: SIM115  # held as long as the project is synced
+    except OSError as error:
+        raise TransientError(f"{path} cannot be written: {error.strerror or error}", hint="Check that disk.") from error
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -381,11 +413,14 @@ def _take_lock(path: Path, project: Path) -> IO[bytes]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except (BlockingIOError, PermissionError) as error:
         file.close()
         raise ConflictError(
-            f"another process syncs {project} already", hint="stop the other daemon: colab-bridge daemon stop"
+            f"another process syncs {project} already",
+            hint="stop the other daemon (as its user, with its COLAB_BRIDGE_HOME): colab-bridge daemon stop",
         ) from error
+    except OSError as error:
+        log.info("no lock", extra={"path": str(path), "reason": str(error)[:200]})
     if os.name == "posix":
         os.chmod(path, 0o600)
     return file

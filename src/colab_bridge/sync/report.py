@@ -225,7 +225,7 @@ def left_out_lines(left_out: Sequence[LeftOut], most: int = 50) -> list[dict[str
             "path": shown(item.path),
             "size": item.size,
             "sentence": item.sentence,
-            "line": left_out_line(item.path, item.sentence),
+            "line": left_out_line(item.path, item.sentence, includable=item.includable),
         }
         for item in list(items)[:most]
     ]

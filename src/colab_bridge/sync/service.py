@@ -27,7 +27,7 @@ from colab_bridge.sync.moves import FileMover, Tell
 from colab_bridge.sync.remote import RemoteFailure
 from colab_bridge.sync.removal import remove_here
 from colab_bridge.sync.report import diff_view, hold_view, left_out_lines, merged
-from colab_bridge.sync_core.model import Side
+from colab_bridge.sync_core.model import Side, Stop
 
 __all__ = ["SyncService"]
 
@@ -125,7 +125,9 @@ class SyncService:
         controller = await self._controller(name)
         plan, _ = await _checked(controller.plan())
         known = {hold.id: hold for hold in plan.holds}
-        wanted = [hold.id for hold in plan.holds if hold.approvable or not approve] if everything else list(ids)
+        # What only lacks room waits for room: nobody who rejects everything means to delete it there.
+        open_holds = [h.id for h in plan.holds if (h.approvable or not approve) and h.stop is not Stop.LOW_DISK]
+        wanted = open_holds if everything else list(ids)
         for hold_id in wanted:
             if hold_id not in known:
                 raise UserError(f"nothing is held under {hold_id[:60]!r} any more", hint="colab-bridge sync status")

@@ -198,6 +198,8 @@ def hold_lines(hold: Hold) -> tuple[str, ...]:
     first = f"held ({hold.stop.value}): {held_amount(hold)} {where}: {hold.sentence}"
     if hold.stop is Stop.ROOT_LOST:
         first = f"stopped (S5): the folder {where}: {hold.sentence}"
+    if hold.stop is Stop.LOW_DISK:
+        return (first, "  make room on the disk of this folder, then run: colab-bridge sync")
     if not hold.approvable:
         return (first, f"  colab-bridge sync reject {hold.id}") if hold.paths else (first,)
     return (first, f"  colab-bridge sync approve {hold.id}", f"  colab-bridge sync reject {hold.id}")
@@ -212,9 +214,11 @@ def held_amount(hold: Hold) -> str:
     return f"{len(files)} {'deletions' if hold.stop is Stop.MASS_DELETION else 'changes'}"
 
 
-def left_out_line(path: str, sentence: str) -> str:
-    """Return the line for a file that stays at home, with the command that takes it along."""
+def left_out_line(path: str, sentence: str, *, includable: bool = True) -> str:
+    """Return the line for a file that stays at home, with the command that takes it along where there is one."""
     safe = shown(path)
+    if not includable:
+        return f"{safe}: {sentence}"
     return f"{safe}: {sentence}; to take it along: colab-bridge sync include {_quoted(safe)}"
 
 

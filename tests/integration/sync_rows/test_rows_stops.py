@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -257,11 +258,28 @@ async def test_a_project_that_was_copied_with_everything_is_another_one(agent, q
 
 
 @pytest.mark.rows("K14")
-async def test_a_second_client_of_one_project_is_refused_in_one_line(pairs):
+@pytest.mark.parametrize("state", ["state", "the state of another home"])
+async def test_a_second_client_of_one_project_is_refused_in_one_line(state, pairs):
     async with pairs() as pair:
         with pytest.raises(ConflictError, match="another process") as caught:
-            LocalSide(pair.here, pair.tmp / "state", SystemClock(), LocalOptions())
+            LocalSide(pair.here, pair.tmp / state, SystemClock(), LocalOptions())
         assert "\n" not in caught.value.message
+        edit(pair.here, "f=1")
+        await pair.sync.sync("sync")
+        assert tree_of(pair.there) == {"f": "1"}
+    LocalSide(pair.here, pair.tmp / state, SystemClock(), LocalOptions())._let_go()
+
+
+async def test_a_folder_that_cannot_be_synced_is_told_with_what_helps(quick_root, monkeypatch):
+    home = quick_root / "home"
+    (home / "project").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    for number, (folder, words) in enumerate(
+        [(Path("/"), "mkdir PROJECT"), (home, "mkdir PROJECT"), (home / "none", "Put it back")]
+    ):
+        with pytest.raises(UserError, match="not synced") as caught:
+            LocalSide(folder, quick_root / f"state{number}", SystemClock(), LocalOptions())
+        assert words in caught.value.hint
 
 
 @pytest.mark.rows("K15")

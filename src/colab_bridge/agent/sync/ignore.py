@@ -21,6 +21,7 @@ from .tree import EMPTY, Directory, Entry, join
 
 __all__ = [
     "BUILT_IN",
+    "NEVER_TRAVELS",
     "SECRETS",
     "Cause",
     "FolderRules",
@@ -167,7 +168,7 @@ class Verdict:
 
 
 _PART = Verdict(Standing.TRAVELS, Cause.DEFAULT)
-_NEVER_TRAVELS = Verdict(Standing.IGNORED, Cause.NEVER)
+NEVER_TRAVELS = Verdict(Standing.IGNORED, Cause.NEVER)
 
 
 class FolderRules:
@@ -193,7 +194,7 @@ class FolderRules:
     def verdict(self, name: str, *, is_folder: bool) -> Verdict:
         """Return what becomes of a name in this folder."""
         if (name[0] == "." or not name.isascii() or "~" in name) and guard_key(name) in _NEVER:
-            return _NEVER_TRAVELS
+            return NEVER_TRAVELS
         path = join(self.path, name)
         for cut, source, cause, matcher in self._own:
             rule = matcher.match(path[cut:], name, is_folder=is_folder)

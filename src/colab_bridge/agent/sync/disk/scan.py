@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..budget import Budget
-from ..ignore import IgnoreRules, Verdict
+from ..ignore import NEVER_TRAVELS, IgnoreRules, Verdict
 from ..names import name_from_disk, shown
 from ..transfer.trail import Trails
 from ..tree import Blocked, Directory, Entry, File, Unknown, Why, join
@@ -59,12 +59,14 @@ class LeftOut:
         sentence: The rule that decided, for people.
         size: Bytes of a file; 0 for folders, which nobody enters.
         is_folder: It is a folder.
+        includable: It would travel if it were named.
     """
 
     path: str
     sentence: str
     size: int
     is_folder: bool
+    includable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -392,7 +394,9 @@ def _left_out(node: Node) -> Iterator[LeftOut]:
         path = join(node.path, node.key(name))
         skipped = node.skipped.get(name)
         if skipped is not None:
-            yield LeftOut(path, _sentence(skipped), skipped.size, skipped.is_folder)
+            if skipped.verdict is not NEVER_TRAVELS:
+                is_rule = isinstance(skipped.verdict, Verdict)
+                yield LeftOut(path, _sentence(skipped), skipped.size, skipped.is_folder, includable=is_rule)
         elif name in node.folders:
             yield from _left_out(node.folders[name])
         else:
