@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from colab_bridge.agent.sync.names import shown
-from colab_bridge.errors import ColabBridgeError, TransientError
+from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import EntryKind
 from colab_bridge.model.records import KernelRecord
@@ -81,6 +81,8 @@ class KernelBarrier:
             self._refuse_or_warn(run, failure)
         except TransientError as error:
             self._refuse_or_warn(run, SyncFailure(FailureKind.OFFLINE, error.message, hint=error.hint))
+        except ConflictError as error:
+            self._refuse_or_warn(run, SyncFailure(FailureKind.HALTED, error.message, hint=error.hint))
         except ColabBridgeError as error:
             self._tell_once(run, "warning", f"{error.message} ({error.hint})")
         self._cursor = self._hub.record.next_seq - 1
