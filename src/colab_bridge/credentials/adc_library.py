@@ -23,6 +23,10 @@ __all__ = ["library_token"]
 _CALL_S: Final = 20.0
 #: What google-auth has built in, and service account keys name.
 _GOOGLE_TOKEN: Final = "https://oauth2.googleapis.com/token"  # noqa: S105  # an address
+#: Where impersonation asks for the other account's tokens.
+_GOOGLE_IAM: Final = "https://iamcredentials.googleapis.com/"
+#: What may act for a service account; other kinds have addresses or programs of the file's own in them.
+_SOURCES: Final = frozenset({"authorized_user", "service_account"})
 
 
 class _Answer(Response):
@@ -63,7 +67,7 @@ class _Transport(Request):
         **_options: Any,
     ) -> _Answer:
         """Send one request."""
-        address = self._urls.token_uri if url == _GOOGLE_TOKEN else url
+        address = self._address(url)
         try:
             got = httpx2.request(
                 method,
@@ -79,6 +83,14 @@ class _Transport(Request):
                 raise for_people from None
             raise exceptions.TransportError(type(error).__name__) from error  # type: ignore[no-untyped-call]  # google's
         return _Answer(got.status_code, got.headers, got.content)
+
+    def _address(self, url: str) -> str:
+        """Return where a request of the library's goes: to the host that stands for all of them, if there is one."""
+        if url == _GOOGLE_TOKEN:
+            return self._urls.token_uri
+        if self._urls.oauth and url.startswith(_GOOGLE_IAM):
+            return f"{self._urls.oauth}/{url.removeprefix(_GOOGLE_IAM)}"
+        return url
 
 
 def library_token(info: Mapping[str, Any], *, scopes: frozenset[str], source: str, urls: ServiceUrls) -> AccessToken:
@@ -124,6 +136,10 @@ def _load(info: dict[str, Any], scopes: list[str]) -> Any:
     if kind == "service_account":
         return service_account.Credentials.from_service_account_info(info, scopes=scopes)  # type: ignore[no-untyped-call]  # google's
     if kind == "impersonated_service_account":
+        source = info.get("source_credentials")
+        inner = source.get("type") if isinstance(source, dict) else None
+        if inner not in _SOURCES:
+            raise adc_error(f"impersonation by credentials of type {str(inner)[:40]!r} is not supported")
         make = impersonated_credentials.Credentials.from_impersonated_service_account_info
         return make(info, scopes=scopes)  # type: ignore[no-untyped-call]  # google's
     raise adc_error(f"credentials of type {str(kind)[:40]!r} are not supported")

@@ -10,6 +10,7 @@ import pytest
 
 from colab_bridge.errors import AuthError, TransientError, UserError
 from colab_bridge.model.credentials import COLAB_SCOPES, DRIVE_SCOPES, SCOPE_EMAIL, AccessToken
+from colab_bridge.testing.colab.identity import SCOPE_CLOUD
 from sign_in_desk import CLIENT, EMAIL, Desk
 
 HOUR = 3600.0
@@ -280,6 +281,60 @@ async def test_a_service_account_that_google_does_not_know_is_refused_without_it
         await desk.credentials(GOOGLE_APPLICATION_CREDENTIALS=str(path)).token()
     assert "PRIVATE" not in repr(caught.value.to_problem())
     desk.colab._recorder.violations.clear()  # the emulator counts a bad signature as one
+
+
+ROBOT = "robot@p.iam.gserviceaccount.com"
+IAM = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts"
+
+
+def impersonation(desk: Desk, source: dict[str, str]) -> Path:
+    """Write the file that ``gcloud auth application-default login --impersonate-service-account`` makes."""
+    members = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": f"{IAM}/{ROBOT}:generateAccessToken",
+        "source_credentials": source,
+        "delegates": [],
+    }
+    path = desk.home / "impersonated.json"
+    path.write_text(json.dumps(members))
+    return path
+
+
+def a_person(desk: Desk, scopes: frozenset[str]) -> dict[str, str]:
+    grant = desk.colab.identity.refresh_token(client_id=CLIENT.client_id, account=EMAIL, scopes=scopes)
+    secret = CLIENT.secret.reveal()
+    return {
+        "type": "authorized_user",
+        "client_id": CLIENT.client_id,
+        "client_secret": secret,
+        "refresh_token": grant.value,
+    }
+
+
+@pytest.mark.parametrize("by", ["a person", "a key"])
+async def test_who_may_act_for_a_service_account_signs_in_as_it(desk: Desk, by: str) -> None:
+    key = desk.colab.service_account(ROBOT)
+    path = impersonation(desk, a_person(desk, frozenset({SCOPE_CLOUD})) if by == "a person" else key)
+    token = await desk.credentials(GOOGLE_APPLICATION_CREDENTIALS=str(path)).token()
+    assert token.account == ROBOT
+    assert token.expires_at is not None
+    grant = desk.colab.identity.valid(token.value.reveal())
+    assert grant is not None
+    assert (grant.account, grant.scopes) == (ROBOT, COLAB_SCOPES)
+
+
+async def test_who_may_not_act_for_a_service_account_is_refused_with_the_way_to_sign_in(desk: Desk) -> None:
+    desk.colab.service_account(ROBOT)
+    path = impersonation(desk, a_person(desk, frozenset({SCOPE_EMAIL})))
+    with pytest.raises(AuthError, match="give no token") as caught:
+        await desk.credentials(GOOGLE_APPLICATION_CREDENTIALS=str(path)).token()
+    assert caught.value.hint.startswith("colab-bridge auth login")
+
+
+async def test_impersonation_by_credentials_with_addresses_of_their_own_is_refused(desk: Desk) -> None:
+    path = impersonation(desk, {"type": "external_account_authorized_user", "token_url": "https://x.example/token"})
+    with pytest.raises(AuthError, match="by credentials of type 'external_account_authorized_user' is not supported"):
+        await desk.credentials(GOOGLE_APPLICATION_CREDENTIALS=str(path)).token()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ ALL_SCOPES: Final = frozenset(
         _GOOGLE + "cloud-platform",
     }
 )
+SCOPE_CLOUD: Final = _GOOGLE + "cloud-platform"
+SCOPE_IAM: Final = _GOOGLE + "iam"
 #: Short names that the sign-in accepts; tokens carry the long ones.
 _SHORT: Final = MappingProxyType({"email": SCOPE_EMAIL, "profile": SCOPE_PROFILE})
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,7 +17,9 @@ from colab_bridge.testing.colab.http import Call, Refused, Route, google_error, 
 from colab_bridge.testing.colab.identity import (
     ALL_SCOPES,
     CODE_TTL_S,
+    SCOPE_CLOUD,
     SCOPE_EMAIL,
+    SCOPE_IAM,
     SCOPE_PROFILE,
     AccessGrant,
     Code,
@@ -64,6 +67,7 @@ class OAuth:
             Route(method="GET", path="/tokeninfo", handler=self._tokeninfo),
             Route(method="POST", path="/tokeninfo", handler=self._tokeninfo),
             Route(method="GET", path="/oauth2/v2/userinfo", handler=self._userinfo),
+            Route(method="POST", path="/v1/projects/-/serviceAccounts/{which}", handler=self._impersonate),
         ]
 
     # -- the consent page
@@ -217,6 +221,28 @@ class OAuth:
         email = str(claims.get("sub") or claims["iss"])
         call.record.account = email
         return json_answer(self._issue(email, normal_scopes(str(claims.get("scope", ""))), str(claims["iss"]), ""))
+
+    async def _impersonate(self, call: Call) -> Response:
+        """Give a token of a service account to whoever may act for it: here, to everybody with the cloud's scope.
+
+        Source: IAM Service Account Credentials API, ``projects.serviceAccounts.generateAccessToken``.
+        """
+        grant = self._identity.bearer(call.headers.get("authorization", ""))
+        if grant is None:
+            return google_error(401, "Request is missing required authentication credential.")
+        call.record.account = grant.account
+        if not grant.scopes & {SCOPE_CLOUD, SCOPE_IAM}:
+            return google_error(403, "Request had insufficient authentication scopes.")
+        email, _, method = call.parts["which"].rpartition(":")
+        if method != "generateAccessToken" or email not in self._identity.service_keys:
+            return google_error(404, "Not found; Gaia id not found for email.")
+        body = await call.json_object()
+        scopes = frozenset(body.get("scope") or ())
+        if not scopes <= ALL_SCOPES or not scopes:
+            raise call.refuse(google_error(400, "Request contains an invalid argument."), "bad scope", "known scopes")
+        made = self._identity.access_token(account=email, scopes=scopes, ttl_s=self._identity.access_ttl_s)
+        ends = datetime.fromtimestamp(made.expires_at or 0.0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return json_answer({"accessToken": made.value, "expireTime": ends})
 
     def _issue(self, email: str, scopes: frozenset[str], client_id: str, refresh: str) -> dict[str, Any]:
         ttl_s = self._identity.access_ttl_s
