@@ -49,7 +49,11 @@ async def _once(controller: SyncController, here: _LocalWatch, remote_dirty: asy
         await asyncio.sleep(_QUIET_S)
         _clear(here.dirty, remote_dirty)
         return
-    await _settle(here, remote_dirty)
+    told = later or quiet or remote_dirty.is_set()
+    told = await _settle(here, remote_dirty) or told
+    if not told and await controller.knows_all_here():
+        # A barrier has asked the watches, which woke us up too.
+        return
     try:
         if later:
             controller.wanted_later.clear()
@@ -84,17 +88,19 @@ async def _first_of(local: asyncio.Event, remote: asyncio.Event, later: asyncio.
     return later.is_set()
 
 
-async def _settle(here: _LocalWatch, remote_dirty: asyncio.Event) -> None:
-    """Let a burst of changes end: 30 ms without one, at most 300 ms."""
+async def _settle(here: _LocalWatch, remote_dirty: asyncio.Event) -> bool:
+    """Let a burst of changes end: 30 ms without one, at most 300 ms; returns whether the runtime told of any."""
     deadline = asyncio.get_running_loop().time() + _MOST_S
+    told = False
     while True:
         _clear(here.dirty, remote_dirty)
         if asyncio.get_running_loop().time() >= deadline:
-            return
+            return told
         with suppress(TimeoutError):
             await asyncio.wait_for(remote_dirty.wait(), _QUIET_S)
+            told = True
             continue
-        return
+        return told
 
 
 class _LocalWatch:

@@ -85,6 +85,7 @@ class SyncController:
         self._looking = Looking(local, remote, store)
         self._doing = Doing(local, remote, store, clock, self._planner, self._looking, progress)
         self._untold: list[SyncReport] = []
+        self._agreed = False
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -187,6 +188,7 @@ class SyncController:
                 raise SyncFailure(FailureKind.PAUSED, "the sync is paused")
             turn = Turn(reason=reason, wait_all=wait_all, audit=audit, started=self._clock.monotonic())
             trips = self.remote.round_trips
+            self._agreed = False
             try:
                 settled = await self._guarded(turn)
             except SyncFailure as failure:
@@ -201,6 +203,7 @@ class SyncController:
             self.trouble = why.text if why is not None else ""
             if why is not None:
                 raise why
+            self._agreed = True
             return self.last
 
     async def _guarded(self, turn: Turn) -> bool:
@@ -292,6 +295,13 @@ class SyncController:
                 if isinstance(entry, File) and not entry.executable:
                     found.append(Notice(path=shown(path), kind="exec-dropped", sentence=sentence))
         return found
+
+    async def knows_all_here(self) -> bool:
+        """Return whether this pair has agreed on all that the watches of this machine have told."""
+        async with self.local.lock:
+            view, folder = self._looking.view, self.local.folder
+            is_last = view is not None and view.settlement.gen == folder.gen
+            return self._agreed and is_last and not folder.has_news
 
     # -- between barriers --------------------------------------------------------------------------------------------
 

@@ -136,8 +136,14 @@ class FilesService:
         assert self._peer is not None
         if verb == "watch":
             return self._watch(params)
-        reply: Reply = await self._peer.in_thread(self._answer, verb, params, payload)
-        self._arm_all()
+        asked_about = self._workspaces.get(str(params.get("w", "")))
+        if asked_about is not None:
+            # The answer takes in what is there, our own question to the watches too: that is no news.
+            self._disarm(asked_about)
+        try:
+            reply: Reply = await self._peer.in_thread(self._answer, verb, params, payload)
+        finally:
+            self._arm_all()
         return reply
 
     def _answer(self, verb: str, params: Mapping[str, Any], payload: bytes) -> Reply:

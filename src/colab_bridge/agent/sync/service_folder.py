@@ -33,13 +33,13 @@ from .disk.watch import Watcher, WatcherUnavailable
 from .ignore import IgnoreRules
 from .service_large import LargeFiles
 from .service_wire import changed_rows
+from .transfer.signatures import read_at
 from .transfer.trail import Trails
 from .tree import Directory, File, entry_at
 
 __all__ = ["RootGone", "Settlement", "SyncFolder"]
 
 _TREES_KEPT = 8
-_READ_BYTES = 1 << 20
 _SETTLE_S = 1.0
 # A program that still has an old version open may write into it for a while; it is looked at twice.
 _YOUNG_S = 60.0
@@ -194,6 +194,11 @@ class SyncFolder:
     def watch_number(self) -> int | None:
         """File number that becomes readable when something changes; None where nothing is watched."""
         return None if self._watcher is None else self._watcher.fileno()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the watches have something that nobody has asked for yet."""
+        return self._watcher is not None and self._watcher.has_news
 
     @property
     def degraded(self) -> list[str]:
@@ -433,7 +438,7 @@ class SyncFolder:
             fd = self._open_in(folder, path)
             try:
                 size = os.fstat(fd).st_size
-                return read_at(fd, 0, size + 1) if size <= most_bytes else None
+                return read_at(fd, size + 1, 0) if size <= most_bytes else None
             finally:
                 os.close(fd)
         return None
@@ -445,7 +450,7 @@ class SyncFolder:
             OSError: it is not there or cannot be read.
         """
         with self.open_file(path) as fd:
-            return read_at(fd, offset, length)
+            return read_at(fd, length, offset)
 
     def _known_stamps(self, path: str) -> tuple[tuple[int, int, int, int, int, int], bytes] | None:
         """Return stamps and digest of a file as the last look trusted them: a large one need not be read again."""
@@ -486,14 +491,3 @@ class SyncFolder:
             "degraded": self.degraded,
             "watching": self._watch_wanted and not self._watch_fault,
         }
-
-
-def read_at(fd: int, offset: int, length: int) -> bytes:
-    """Return up to ``length`` bytes of an open file from an offset."""
-    os.lseek(fd, offset, os.SEEK_SET)
-    parts: list[bytes] = []
-    left = length
-    while left > 0 and (part := os.read(fd, min(left, _READ_BYTES))):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)

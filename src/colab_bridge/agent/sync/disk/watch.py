@@ -135,6 +135,11 @@ class Watcher:
             raise ValueError("the watcher is not started")
         return self._epoll.fileno()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether events wait."""
+        return self._epoll is not None and bool(self._epoll.poll(0))
+
     def settle(self, timeout_s: float = 1.0) -> Settled:
         """Return everything that happened before this call, and forget it: the caller looks at it now.
 
