@@ -33,7 +33,13 @@ class MemoryStream:
         return not self.gone and size_bytes <= self.room
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+        self,
+        header: Mapping[str, Any] | None,
+        payload: bytes = b"",
+        *,
+        number: int | None = None,
+        final: bool = True,
+        prompt: bool = False,
     ) -> int:
         assert self.can_send(len(payload))
         assert (header is None) == bool(self.parts)  # only the first piece of a message has one

@@ -7,6 +7,7 @@ slow one holds up nobody.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import struct
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import anyio
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
+from colab_bridge.api.prompt_websocket import deliver_promptly
 from colab_bridge.app import App
 from colab_bridge.errors import RuntimeLostError
 from colab_bridge.kernels.hub import HubKernel, note_of
@@ -43,12 +45,14 @@ def channels_router(app: App) -> APIRouter:
     async def channels(
         socket: WebSocket, kernel_id: str, after: Annotated[int, Query(ge=0, le=2**62)] = 0, batch: bool = False
     ) -> None:
-        await socket.accept()
         try:
             hub = app.pool.hub(kernel_id)
         except RuntimeLostError as error:
+            await socket.accept()
             await socket.close(4404, error.message[:100])
             return
+        deliver_promptly(socket, functools.partial(_submit, hub))
+        await socket.accept()
         attached = {"type": "attached", "state": str(hub.state), "next_seq": hub.record.next_seq, "batch": batch}
         async with app.front_ends.attached(kernel_id):
             try:
@@ -95,9 +99,12 @@ async def _take(socket: WebSocket, hub: HubKernel) -> None:
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
-    data = message.get("bytes")
-    if not data:
-        return  # text from a front end carries nothing that the daemon needs now
+    if data := message.get("bytes"):  # text from a front end carries nothing that the daemon needs now
+        _submit(hub, data)
+
+
+def _submit(hub: HubKernel, data: bytes) -> None:
+    """Give a front end's message to its kernel."""
     try:
         request = decode_v1(data)
         if request.channel == "iopub" or not request.msg_id:

@@ -21,6 +21,7 @@ import uvicorn
 from colab_bridge import __version__
 from colab_bridge._util.atomic import write_atomic
 from colab_bridge._util.process import identify
+from colab_bridge.api.prompt_websocket import PromptWebSocket
 from colab_bridge.api.server import build_api, protect
 from colab_bridge.app import App, open_app
 from colab_bridge.config.paths import Paths
@@ -114,7 +115,7 @@ async def _serve(paths: Paths, listener: socket.socket) -> None:
             date_header=False,
             lifespan="off",
             http="h11",
-            ws="websockets-sansio",
+            ws=PromptWebSocket,
             ws_max_size=256 * 1024 * 1024,
             # The peer is on this machine: its death closes the socket, and pings would only wake a sleeping laptop.
             ws_ping_interval=None,

@@ -80,9 +80,15 @@ class LinkStream(Protocol):
         ...
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+        self,
+        header: Mapping[str, Any] | None,
+        payload: bytes = b"",
+        *,
+        number: int | None = None,
+        final: bool = True,
+        prompt: bool = False,
     ) -> int:
-        """Queue a message, or a piece of one, and return its number.
+        """Queue a message, or a piece of one, and return its number; a prompt one is sent now if there is room.
 
         Raises:
             BufferFull: nothing was taken; wait for ``writable``.

@@ -252,7 +252,7 @@ class TunnelUpstream:
             if not self._stream.can_send(len(payload)):
                 return
             # Only the first piece of a message has a header.
-            self._stream.send(None if self._begun else {}, payload, final=final)
+            self._stream.send(None if self._begun else {}, payload, final=final, prompt=True)
             self._next, self._begun = None, not final
             if final:
                 self._todo.popleft()

@@ -88,7 +88,9 @@ class DaemonEnd:
         self._blocked |= not room
         return room
 
-    def send(self, header: Any, payload: bytes = b"", *, number: int | None = None, final: bool = True) -> int:
+    def send(
+        self, header: Any, payload: bytes = b"", *, number: int | None = None, final: bool = True, prompt: bool = False
+    ) -> int:
         if self._used + len(payload) > WINDOW_BYTES:
             raise BufferFull
         assert number is not None

@@ -62,7 +62,13 @@ class FakeStream:
         return True
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: bytes = b"", *, number: int | None = None, final: bool = True
+        self,
+        header: Mapping[str, Any] | None,
+        payload: bytes = b"",
+        *,
+        number: int | None = None,
+        final: bool = True,
+        prompt: bool = False,
     ) -> int:
         self.sent.append(header or {})
         self.news.set()

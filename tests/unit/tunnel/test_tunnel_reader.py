@@ -36,7 +36,9 @@ class NarrowStream:
         self.refused |= size_bytes > self.room
         return size_bytes <= self.room
 
-    def send(self, header: Any, payload: bytes = b"", *, number: int | None = None, final: bool = True) -> int:
+    def send(
+        self, header: Any, payload: bytes = b"", *, number: int | None = None, final: bool = True, prompt: bool = False
+    ) -> int:
         if self.gone:
             raise ChannelMisuse("gone")
         if len(payload) > self.room:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..channel import Channel
 from ..events import ChannelClosed, Event, LinkDead
 
-__all__ = ["Pump", "Wire"]
+__all__ = ["PromptWire", "Pump", "Wire"]
 
 # The goodbye is a courtesy; a dead connection must not hold up the next one.
 _FAREWELL_S = 1.0
@@ -41,6 +42,14 @@ class Wire(Protocol):
 
     async def aclose(self) -> None:
         """End the connection; short."""
+
+
+@runtime_checkable
+class PromptWire(Wire, Protocol):
+    """A connection that need not be read: it hands over what comes, without a turn of the loop in between."""
+
+    async def deliver(self, take: Callable[[bytes], None]) -> None:
+        """Hand over everything that has come and comes, until the connection ends or this is cancelled."""
 
 
 class Pump:
@@ -75,6 +84,12 @@ class Pump:
         if not self._kicked:
             self._kicked = True
             self._loop.call_soon(self.settle)
+
+    def push(self) -> None:
+        """Do as :meth:`kick` does, and send at once what can be sent: somebody waits for it."""
+        self.kick()
+        if not self._settling:
+            self._flush()
 
     def stop(self) -> None:
         """End the timers; nothing is carried any more."""
@@ -127,17 +142,25 @@ class Pump:
         return self._why_ended
 
     async def _read(self, link: int, wire: Wire, first: bytes) -> None:
+        if isinstance(wire, PromptWire):
+            if first:
+                self._receive(link, first)
+            await wire.deliver(functools.partial(self._receive, link))
+            return
         unpaused = 0
         data = first or await wire.read()
         while data:
-            self.channel.receive(link, data, self._clock())
-            self.settle()
+            self._receive(link, data)
             unpaused += len(data)
             if unpaused >= _TURN_BYTES:
                 # A connection that always has something must not keep the loop from everything else.
                 unpaused = 0
                 await asyncio.sleep(0)
             data = await wire.read()
+
+    def _receive(self, link: int, data: bytes) -> None:
+        self.channel.receive(link, data, self._clock())
+        self.settle()
 
     async def _write(self, wire: Wire) -> None:
         """Send what :meth:`_flush` had to leave to somebody who can wait."""

@@ -53,9 +53,22 @@ class StreamFace:
         return not self._gone and self._closing is None and self._channel.can_send(self.id, size_bytes)
 
     def send(
-        self, header: Mapping[str, Any] | None, payload: Payload = b"", *, number: int | None = None, final: bool = True
+        self,
+        header: Mapping[str, Any] | None,
+        payload: Payload = b"",
+        *,
+        number: int | None = None,
+        final: bool = True,
+        prompt: bool = False,
     ) -> int:
         """Queue a message, or a piece of one, and return its number.
+
+        Args:
+            header: JSON object, with the first piece only.
+            payload: Binary part.
+            number: Of the message, where the application counts.
+            final: This is its last piece.
+            prompt: Send it now and not together with what else is sent in this turn of the loop.
 
         Raises:
             BufferFull: nothing was taken.
@@ -65,7 +78,10 @@ class StreamFace:
             raise ChannelMisuse(f"stream {self.name} is closed")
         sent = self._channel.send(self.id, header, payload, number=number, final=final)
         self._mid_send = not final
-        self._pump.kick()
+        if prompt:
+            self._pump.push()
+        else:
+            self._pump.kick()
         return sent
 
     def consumed(self, seq: int) -> None:

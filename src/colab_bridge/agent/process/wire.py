@@ -50,6 +50,7 @@ class LocalWire(asyncio.BufferedProtocol):
         self._space = memoryview(bytearray(_READ_BYTES))
         self._come = asyncio.Queue[bytes]()
         self._come_bytes = 0
+        self._take: Callable[[bytes], None] | None = None
         self._back = b""
         self._room = asyncio.Event()
         self._lost = asyncio.Event()
@@ -72,12 +73,16 @@ class LocalWire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes; what nobody reads holds up the other end."""
-        self._come.put_nowait(bytes(self._space[:nbytes]))
+        if self.heard is not None:
+            self.heard()
+        data = bytes(self._space[:nbytes])
+        if self._take is not None:
+            self._take(data)
+            return
+        self._come.put_nowait(data)
         self._come_bytes += nbytes
         if self._come_bytes >= _READ_BYTES:
             self._transport.pause_reading()
-        if self.heard is not None:
-            self.heard()
 
     def pause_writing(self) -> None:
         """Learn that the other end is slow."""
@@ -107,6 +112,23 @@ class LocalWire(asyncio.BufferedProtocol):
         if before >= _READ_BYTES > self._come_bytes and not self._transport.is_closing():
             self._transport.resume_reading()
         return data
+
+    async def deliver(self, take: Callable[[bytes], None]) -> None:
+        """Hand over what comes from the callback that gets it, until the end.
+
+        Args:
+            take: Is given the bytes, cut in any way; must neither block nor raise.
+        """
+        while self._back or not self._come.empty():
+            data = await self.read()
+            if not data:
+                return
+            take(data)
+        self._take = take
+        try:
+            await self._lost.wait()
+        finally:
+            self._take = None
 
     @property
     def has_room(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import struct
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from colab_bridge.client.address import Address
 from colab_bridge.client.daemon import segment
 from colab_bridge.errors import ColabBridgeError, RuntimeLostError
+from colab_bridge.kernels.prompt_receive import PromptConnection
 from colab_bridge.kernels.prompt_send import send_promptly
 from colab_bridge.kernels.proxy.outbox import Outbox
 from colab_bridge.kernels.proxy.process_events import say
@@ -146,15 +148,14 @@ class ChannelLink:
             close_timeout=0.5,
             ping_interval=_PING_S,
             ping_timeout=_PING_TIMEOUT_S,
+            create_connection=functools.partial(PromptConnection, self._take),  # type: ignore[arg-type]  # any factory
         ) as websocket:
             self._writer = writer = _Writer(websocket)
             for message in self._outbox.unanswered():
                 writer.send(message)
             writing = asyncio.create_task(writer.run())
             try:
-                with contextlib.suppress(ConnectionClosed):
-                    async for frame in websocket:
-                        self._take(frame)
+                await websocket.wait_closed()
             finally:
                 self._writer = None
                 writing.cancel()
