@@ -81,6 +81,7 @@ class MemoryLink:
         self.on_request: Callable[[RawMessage], None] | None = None
         self.end: int | None = None
         self.calls: list[str] = []
+        self.subscribers: list[tuple[str, Callable[[str, Mapping[str, Any], bytes], None]]] = []
 
     # -- what the tunnel calls -------------------------------------------------------------------------------
 
@@ -99,7 +100,18 @@ class MemoryLink:
         self.streams.append(stream)
         return stream
 
+    def on_notify(self, prefix: str, callback: Callable[[str, Mapping[str, Any], bytes], None]) -> Callable[[], None]:
+        entry = (prefix, callback)
+        self.subscribers.append(entry)
+        return lambda: self.subscribers.remove(entry)
+
     # -- what tests do ---------------------------------------------------------------------------------------
+
+    def tell(self, method: str, params: Mapping[str, Any], payload: bytes) -> None:
+        """Notify whoever listens."""
+        for prefix, callback in list(self.subscribers):
+            if method.startswith(prefix):
+                callback(method, params, payload)
 
     @property
     def stream(self) -> MemoryStream:

@@ -73,6 +73,11 @@ class Channel(Machine):
         found.sender.refused |= not room
         return room
 
+    def waiting_bytes(self, stream: int) -> int:
+        """Return how much was queued on a stream that the peer's application has not done with."""
+        found = self._table.streams.get(stream)
+        return 0 if found is None else found.sender.buffered_bytes
+
     def send(
         self,
         stream: int,

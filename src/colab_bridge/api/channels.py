@@ -7,6 +7,7 @@ slow one holds up nobody.
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import logging
@@ -22,8 +23,8 @@ from colab_bridge.app import App
 from colab_bridge.errors import RuntimeLostError
 from colab_bridge.kernels.hub import HubKernel, note_of
 from colab_bridge.kernels.record import Entry, EntryKind
-from colab_bridge.wire.jupyter_ws import decode_v1
-from colab_bridge.wire.message import MessageError
+from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
+from colab_bridge.wire.message import MessageError, RawMessage
 
 __all__ = ["channels_router"]
 
@@ -81,14 +82,19 @@ async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, pass_d
             await socket.close(1012, "the daemon stops")
             tasks.cancel_scope.cancel()
 
+        def show_early(message: RawMessage) -> None:
+            text = {"type": "early", "message": base64.b64encode(encode_v1(message)).decode("ascii")}
+            tasks.start_soon(_send, socket, text)
+
         tasks.start_soon(upwards)
         tasks.start_soon(until_stopped)
         cursor = after
-        async for batch in hub.record.follow(after):
-            if batch[0].seq > cursor + 1:
-                await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
-            await pass_down(socket, batch)
-            cursor = batch[-1].seq
+        with hub.showing_early(show_early):
+            async for batch in hub.record.follow(after):
+                if batch[0].seq > cursor + 1:
+                    await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
+                await pass_down(socket, batch)
+                cursor = batch[-1].seq
         if not app.stopping.is_set():
             await _send(socket, {"type": "state", "state": "gone", "text": hub.died or "the kernel was shut down"})
             await socket.close(4410, "the kernel is gone")

@@ -221,9 +221,15 @@ class AgentLink:
             name, params, handler, bulk=bulk, resume_from=resume_from, compress=compress
         )
 
-    def on_notify(self, prefix: str, callback: NotifyCallback) -> None:
-        """Call ``callback(method, params, payload)`` for notifications whose method starts with ``prefix``."""
-        self._subscribers.append((prefix, callback))
+    def on_notify(self, prefix: str, callback: NotifyCallback) -> Callable[[], None]:
+        """Call ``callback(method, params, payload)`` for notifications whose method starts with ``prefix``.
+
+        Returns:
+            Ends that; to be called once.
+        """
+        entry = (prefix, callback)
+        self._subscribers.append(entry)
+        return lambda: self._subscribers.remove(entry)
 
     def take_over(self) -> None:
         """Take the agent from the daemon that holds it, at the next connection, which is made at once."""

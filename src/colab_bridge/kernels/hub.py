@@ -73,6 +73,7 @@ class HubKernel:
         self._side: SideChannel | None = None
         self._journal = JournalIntake(self, self._sender, clock, upstream.recorded, record.last_origin)
         self._idle_watch = IdleWatch(self._activity, self._ask_for_idle, self._idle_lost, lambda: upstream.reliable)
+        self._early: list[Callable[[RawMessage], None]] = []
         self._state = KernelState.STARTING
         self._died = ""
         self._heard = False
@@ -346,6 +347,25 @@ class HubKernel:
         if not self._died:
             self._mark_gone(reason, origin)
             self._refresh_state()
+
+    @contextlib.contextmanager
+    def showing_early(self, show: Callable[[RawMessage], None]) -> Iterator[None]:
+        """Have a viewer called with replies that overtake the record, where they come again in their place."""
+        self._early.append(show)
+        try:
+            yield
+        finally:
+            self._early.remove(show)
+
+    def show_early(self, message: RawMessage) -> None:
+        """Give a message to the viewers that will come again; only answers to what was asked from here.
+
+        Raises:
+            MessageError: it cannot be read.
+        """
+        if self._sender.knows(message.parent_id):
+            for show in self._early:
+                show(message)
 
     def caught_up(self) -> None:
         """Look anew whether the kernel is busy, now that the journal has been read."""

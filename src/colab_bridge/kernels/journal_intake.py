@@ -68,6 +68,10 @@ class JournalHost(Protocol):
         """Look anew whether the kernel is busy."""
         ...
 
+    def show_early(self, message: RawMessage) -> None:
+        """Give a message to the viewers that will come again."""
+        ...
+
     def fall_back(self, reason: str, unsent: Sequence[RawMessage]) -> None:
         """Go on with a link that is not reliable."""
         ...
@@ -189,6 +193,10 @@ class JournalIntake:
     def _catch_up(self) -> None:
         self._catching_up = False
         self._reached.set()
+
+    def early(self, message: RawMessage) -> None:
+        """Show a message that overtakes the journal to whoever waits for it."""
+        self._host.show_early(message)
 
     def fallback(self, reason: str, unsent: Sequence[RawMessage]) -> None:
         """Go on with a link that is not reliable."""

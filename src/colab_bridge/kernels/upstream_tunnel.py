@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -146,10 +146,12 @@ class TunnelUpstream:
         if events.journal is None:
             raise InternalError("a tunnel needs somebody who takes journal entries")
         self._journal, self._on_state = events.journal, events.state
+        end_early = self._link.on_notify("tunnel.early", self._early)
         self._tell()
         try:
             self._open_stream()
         except ColabBridgeError as error:
+            end_early()
             raise TunnelError(error.message, untouched=True) from error
         try:
             async with anyio.create_task_group() as tasks:
@@ -159,6 +161,7 @@ class TunnelUpstream:
         finally:
             # The link goes on for others; what it tells from now on is not about this kernel.
             self._ended.set()
+            end_early()
             self._on_state = self._journal = None
             if self._stream is not None:
                 self._stream.close()
@@ -325,6 +328,15 @@ class TunnelUpstream:
             self._pending.append((self._handed, seq))
         elif self._stream is not None:
             self._stream.consumed(seq)
+
+    def _early(self, _method: str, params: Mapping[str, Any], payload: bytes) -> None:
+        """Take a message that overtakes the stream."""
+        if self._journal is None or params.get("kernel") != self._kernel_id:
+            return
+        try:
+            self._journal.early(decode_v1(payload))
+        except MessageError as error:
+            log.warning("unreadable early message", extra={"kernel": self._kernel_id, "why": str(error)})
 
     def _hand_on(self, kind: int, body: bytes | None, number: int) -> None:
         journal = self._journal

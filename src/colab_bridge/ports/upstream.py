@@ -44,6 +44,13 @@ class JournalEvents(Protocol):
         """Learn the number of the newest entry at this moment: what is older than that is still to be caught up."""
         ...
 
+    def early(self, message: RawMessage) -> None:
+        """Learn of a message from the kernel that overtakes much output; it comes again in its place, with a number.
+
+        Only for whoever waits for it right now: nothing is recorded.
+        """
+        ...
+
     def fallback(self, reason: str, unsent: Sequence[RawMessage]) -> None:
         """Go on with a link that is not reliable, from now on.
 

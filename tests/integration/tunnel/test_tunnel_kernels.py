@@ -14,7 +14,7 @@ from colab_bridge.agent.events import StreamData
 from colab_bridge.agent.process.service import CallFailure
 from colab_bridge.agent.tunnel import link, upward
 from colab_bridge.wire.message import RawMessage
-from tunnel_scene import DaemonEnd, Scene, execute_request, tunnelled
+from tunnel_scene import WAIT_S, DaemonEnd, Scene, execute_request, tunnelled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="starts kernels in sessions")]
 
@@ -121,6 +121,38 @@ async def scene_idle_after(scene: Scene, executions: int) -> None:
             return
         await asyncio.sleep(0.05)  # nothing tells a daemon that does not read
     raise AssertionError("the kernel never got that far")
+
+
+async def test_a_reply_overtakes_fifty_megabytes_of_output_that_nobody_has_read(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await end.until_done(end.execute("pass"))
+        come = asyncio.Event()
+        end.stop_reading()
+        scene.peer.on_early = lambda: come.set() if len(scene.peer.early) == 3 else None
+        flood = end.execute("for n in range(50): print('x' * 999_999, flush=True)")
+        end.up(
+            RawMessage.build("shell", "complete_request", {"code": "zi", "cursor_pos": 2}, msg_id="typed", session="s")
+        )
+        await asyncio.wait_for(come.wait(), WAIT_S)
+        assert len(end.stdout(flood)) < 5_000_000
+        early = sorted((message.parent_id, message.msg_type) for message in scene.peer.early)
+        assert early == [("typed", "complete_reply"), ("typed", "status"), ("typed", "status")]
+        end.read_on()
+        await end.until_done("typed")
+        assert len(end.stdout(flood)) == 50_000_000
+        assert sorted(message.parts() for message in end.of("typed")) == sorted(m.parts() for m in scene.peer.early)
+
+
+async def test_nothing_overtakes_where_nothing_waits(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        end = scene.open()
+        await end.until_done(end.execute("print('x')"))
+        end.up(
+            RawMessage.build("shell", "complete_request", {"code": "zi", "cursor_pos": 2}, msg_id="typed", session="s")
+        )
+        await end.until_done("typed")
+        assert scene.peer.early == []
 
 
 async def test_a_request_is_carried_out_once_also_by_the_next_agent(tmp_path: Path) -> None:

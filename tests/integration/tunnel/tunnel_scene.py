@@ -37,10 +37,15 @@ class FakePeer:
         self.loop = asyncio.get_running_loop()
         self._runtime_folder = runtime_folder
         self.is_linked = True
+        self.early: list[RawMessage] = []
+        self.on_early: Callable[[], None] = lambda: None
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    def notify(self, *_args: Any, **_more: Any) -> bool:
-        return False
+    def notify(self, method: str, params: Mapping[str, Any], payload: bytes = b"") -> bool:
+        if method == "tunnel.early":
+            self.early.append(decode_v1(payload))
+            self.on_early()
+        return True
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await self.loop.run_in_executor(self._thread, function, *args)
@@ -110,6 +115,10 @@ class DaemonEnd:
             self._loop.call_soon(self._consume_all)
         return number
 
+    @property
+    def waiting_bytes(self) -> int:
+        return self._used
+
     def consumed(self, seq: int) -> None:
         self.taken.append(seq)
 
@@ -124,6 +133,9 @@ class DaemonEnd:
         if self._blocked and self.closed_with is None and self.handler is not None:
             self._blocked = False
             self.handler.writable()
+
+    def stop_reading(self) -> None:
+        self._reading = False
 
     def read_on(self) -> None:
         self._reading = True

@@ -19,9 +19,9 @@ from colab_bridge.kernels.record import EntryKind, MessageRecord
 from colab_bridge.kernels.upstream_tunnel import MAX_QUEUED_BYTES, MAX_REQUEST_BYTES, TunnelError, TunnelUpstream
 from colab_bridge.model.records import KernelState
 from colab_bridge.ports.upstream import LinkState
-from colab_bridge.wire.jupyter_ws import decode_v1
+from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
 from colab_bridge.wire.message import RawMessage
-from scripted_upstream import ManualClock, busy, idle, reply, request, stream
+from scripted_upstream import ManualClock, busy, from_kernel, idle, reply, request, stream
 
 pytestmark = pytest.mark.anyio
 
@@ -374,3 +374,22 @@ async def test_a_kernel_that_the_agent_cannot_reach_gives_back_what_was_sent(tmp
     assert caught.value.untouched
     assert [m.msg_id for m in upstream.take_unsent(untouched=True)] == ["r1"]
     record.close()
+
+
+async def test_a_reply_that_overtakes_goes_to_viewers_at_once_and_into_the_record_in_its_place(tmp_path: Path) -> None:
+    async with tunnelled(tmp_path) as scene:
+        scene.up()
+        scene.hub.submit(RawMessage.build("shell", "complete_request", {}, msg_id="c", session="front"))
+        shown: list[RawMessage] = []
+        overtaking, stranger = (from_kernel("shell", "complete_reply", {}, parent) for parent in "cx")
+        with scene.hub.showing_early(shown.append):
+            for kernel, message in (("remote-1", overtaking), ("remote-1", stranger), ("remote-2", overtaking)):
+                scene.link.tell("tunnel.early", {"kernel": kernel}, encode_v1(message))
+            scene.link.tell("tunnel.early", {"kernel": "remote-1"}, b"no message")
+        scene.link.tell("tunnel.early", {"kernel": "remote-1"}, encode_v1(overtaking))
+        assert shown == [overtaking]
+        assert scene.messages(EntryKind.DOWN) == []
+        scene.link.say(stream("a", "before"), overtaking)
+        scene.link.deliver()
+        assert scene.messages(EntryKind.DOWN)[-1] == overtaking
+    assert scene.link.subscribers == []

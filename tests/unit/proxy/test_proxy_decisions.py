@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from collections.abc import Mapping
@@ -206,6 +207,25 @@ def test_a_record_that_is_shorter_than_what_was_shown_is_followed_from_its_end()
 
 def batch(*frames: bytes) -> bytes:
     return b"".join(one[:8] + (len(one) - 8).to_bytes(8, "little") + one[8:] for one in frames)
+
+
+def test_a_message_that_overtakes_is_shown_once() -> None:
+    events = Events()
+    found = link(events, after=1)
+    early = base64.b64encode(frame(0, "c")[8:]).decode()
+    found._take(json.dumps({"type": "early", "message": early}))
+    for seq, text in ((2, "a"), (3, "c"), (4, "b")):
+        found._take(frame(seq, text))
+    assert events.seen == ["c", "a", "b"]
+
+
+def test_an_early_message_that_cannot_be_read_harms_nobody() -> None:
+    events = Events()
+    found = link(events)
+    for bad in ("?", "AAAA", 7):
+        found._take(json.dumps({"type": "early", "message": bad}))
+    found._take(frame(1, "a"))
+    assert events.seen == ["a"]
 
 
 def test_a_frame_with_several_messages_is_taken_apart() -> None:

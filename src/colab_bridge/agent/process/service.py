@@ -81,6 +81,10 @@ class ServerStream(Protocol):
             ChannelMisuse: the stream is gone, or the message breaks a rule (numbers that fall).
         """
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What was queued and the daemon has not done with."""
+
     def consumed(self, seq: int) -> None:
         """Note that everything up to and including the piece ``seq`` is done with, which gives the sender room."""
 

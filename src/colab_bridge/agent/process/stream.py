@@ -84,6 +84,11 @@ class StreamFace:
             self._pump.kick()
         return sent
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What was queued and the other end has not done with."""
+        return self._channel.waiting_bytes(self.id)
+
     def consumed(self, seq: int) -> None:
         """Note that everything up to and including the piece ``seq`` is done with."""
         if not self._gone:

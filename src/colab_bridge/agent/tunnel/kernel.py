@@ -26,10 +26,12 @@ from .upward import Incoming, KernelStream
 if TYPE_CHECKING:
     import zmq
 
-__all__ = ["HeldKernel"]
+__all__ = ["HeldKernel", "is_interactive"]
 
 log = logging.getLogger(__name__)
 
+# What a front end waits for is smaller; a larger answer may come in its turn.
+_MOST_EARLY_BYTES = 512 * 1024
 _LOST_AGENT = "the agent on the runtime was started anew; output of the time in between may be missing"
 _LOST_CUT = "the connection to the kernel broke on the runtime; output of that moment may be missing"
 _UNKNOWN_END = "the code ran to its end, but how it ended was lost when the agent on the runtime was started anew"
@@ -57,6 +59,7 @@ class HeldKernel:
         journal_bytes: Size of the journal above which its oldest part goes.
         guard: Asked before the disk is filled further.
         alone_for: Returns whether no daemon has been connected for so many seconds.
+        notify: Tells the daemon something past all streams; returns False when it was dropped.
         after: Tasks to wait for, which still delete files of the same name.
         on_unknown: Called when there is nothing to keep about this kernel: it was never reached.
     """
@@ -73,6 +76,7 @@ class HeldKernel:
         journal_bytes: int,
         guard: Callable[[], None],
         alone_for: Callable[[float], bool],
+        notify: Callable[[str, Mapping[str, Any], bytes], bool],
         after: frozenset[asyncio.Task[None]],
         on_unknown: Callable[[HeldKernel], None],
     ) -> None:
@@ -87,6 +91,7 @@ class HeldKernel:
         self._in_thread = in_thread
         self._journal_bytes = journal_bytes
         self._guard = guard
+        self._notify = notify
         self._after = after
         self._on_unknown = on_unknown
         self._requests = Requests(folder / "requests.log")
@@ -279,7 +284,10 @@ class HeldKernel:
     def message(self, channel: str, parts: list[bytes]) -> None:
         """Take a message of the kernel."""
         assert self.journal is not None
-        self.journal.down(pack(channel, parts), urgent=channel != "iopub" or not _announces(parts))
+        chunks = pack(channel, parts)
+        self.journal.down(chunks, urgent=channel != "iopub" or not _announces(parts))
+        if is_interactive(channel, parts) and any(stream.lags for stream in self._streams):
+            self._overtake(chunks)
         if channel == "iopub":
             if b'"status"' in parts[0]:
                 self._note_status(parts)
@@ -359,6 +367,11 @@ class HeldKernel:
         number = self.journal.up(frame)
         self._requests.sent(incoming.msg_id, number, incoming.msg_type, incoming.channel)
 
+    def _overtake(self, chunks: Sequence[bytes]) -> None:
+        """Show a message at once, past the output before it; it comes again in its place, so nothing depends on it."""
+        if sum(map(len, chunks)) <= _MOST_EARLY_BYTES:
+            self._notify("tunnel.early", {"kernel": self.id}, b"".join(chunks))
+
     def _note(self, note: Mapping[str, Any]) -> None:
         if self.journal is not None:
             self.journal.note(note)
@@ -418,3 +431,15 @@ def _announces(parts: Sequence[bytes]) -> bool:
     A wrong guess costs nothing but the moment that such a message may wait for the next one.
     """
     return b'"execute_input"' in parts[0] or (b'"status"' in parts[0] and b'"busy"' in parts[3])
+
+
+def is_interactive(channel: str, parts: Sequence[bytes]) -> bool:
+    """Return whether a message answers somebody at a keyboard: a reply, or the state around it, of no execution.
+
+    Args:
+        channel: Where the kernel has sent it.
+        parts: Header, parent, metadata, content.
+    """
+    if channel == "stdin" or b'"execute_request"' in parts[1] or b'"msg_id"' not in parts[1]:
+        return False
+    return b'"status"' in parts[0] if channel == "iopub" else b'_reply"' in parts[0]

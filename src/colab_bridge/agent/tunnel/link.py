@@ -152,7 +152,10 @@ class KernelLink:
 
         The end of a process is known here before it is told: what is sent in between would be lost.
         """
-        return self._sockets is not None and self._sockets.is_whole()
+        if self._sockets is None or not self._sockets.is_whole():
+            return False
+        # Where processes can be seen, the end of one is known before its sockets tell of it.
+        return self.process is None or is_running(self.process)
 
     def send(self, channel: str, parts: Sequence[bytes]) -> None:
         """Send a message; only between ``joined`` and ``cut``."""

@@ -74,13 +74,18 @@ class JournalReader:
         self._stop_timer()
         self._batch.clear()
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether entries wait for room, or for another turn."""
+        return self._blocked or self._timer is not None
+
     def offer(self, number: int, kind: EntryKind, time_s: float, body: Sequence[bytes], *, urgent: bool) -> None:
         """Send a new entry at once if everything before it has been sent and there is room; later otherwise.
 
         One that is not urgent waits a moment for others: each sending on its own takes a turn of five processes, for
         which the answer that follows would have to wait.
         """
-        if self._blocked or self._closed or self._timer is not None:
+        if self._closed or self.is_held_up:
             return
         if number == (self._batch[-1].seq if self._batch else self.cursor) + 1:
             self._batch.append(Entry(number, kind, time_s, b"".join(body)))

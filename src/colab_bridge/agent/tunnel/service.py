@@ -1,7 +1,8 @@
 """The service ``tunnel``: carries all channels of the server's kernels, and keeps a journal of each on the disk.
 
 Streams: ``tunnel.kernel`` with ``{"kernel": id}``, and optionally ``"journal_bytes"``. Calls: ``tunnel.kernels``,
-``tunnel.forget``, ``tunnel.queue``, ``tunnel.leave``, ``tunnel.unqueue``.
+``tunnel.forget``, ``tunnel.queue``, ``tunnel.leave``, ``tunnel.unqueue``. Notification: ``tunnel.early`` with
+``{"kernel": id}`` and a message that is in the journal behind much output.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ class TunnelService:
             journal_bytes=self._journal_bytes,
             guard=self._guard_disk,
             alone_for=self._alone_for,
+            notify=self._peer.notify,
             after=frozenset(self._leaving),
             on_unknown=self._drop,
         )

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A longer message to a kernel is dropped: it would not fit into the agent's memory.
 _MAX_MESSAGE_BYTES = 128 * 1024 * 1024
+# So much on its way does not delay what comes behind it.
+_LATE_BYTES = 128 * 1024
 _UP_CHANNELS = ("shell", "control", "stdin")
 
 
@@ -95,6 +97,11 @@ class KernelStream:
             self._consumed(seq)
             return
         self._kernel.submit(incoming)
+
+    @property
+    def lags(self) -> bool:
+        """Whether what is written into the journal now has so much before it that it will be late."""
+        return self._open and (self.reader.is_held_up or self.stream.waiting_bytes > _LATE_BYTES)
 
     def writable(self) -> None:
         """Go on sending."""

@@ -6,10 +6,12 @@ Source: docs/design/daemon-api.md, "The channels WebSocket".
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import json
 import struct
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -30,6 +32,8 @@ __all__ = ["ChannelLink", "LinkEvents"]
 
 _SEQ = struct.Struct("<Q")
 _SEQ_AND_LENGTH = struct.Struct("<QQ")
+# Messages that overtook others and have not come again; somebody who types makes three for each key.
+_MOST_EARLY = 1000
 _CLOSE_NO_KERNEL = 4404
 _CLOSE_KERNEL_GONE = 4410
 _CLOSE_DAEMON_STOPS = 1012
@@ -95,6 +99,7 @@ class ChannelLink:
         self._batched = False
         self._begun: list[bytes] = []  # of a message that goes on in the next frames
         self._missing = 0
+        self._early: OrderedDict[str, None] = OrderedDict()
 
     def send(self, message: RawMessage) -> None:
         """Send a message that the outbox holds already; without a connection the outbox alone keeps it."""
@@ -212,7 +217,9 @@ class ChannelLink:
             return
         self._after = seq
         try:
-            self._events.received(decode_v1(data))
+            message = decode_v1(data)
+            if not self._early or message.msg_id not in self._early:
+                self._events.received(message)
         except (ValueError, RecursionError) as error:
             say(f"an unreadable message of the kernel was dropped: {error}")
 
@@ -228,6 +235,16 @@ class ChannelLink:
             self._events.lost(text)
         elif kind == "gap":
             self._events.gap(_number(value, "first"), _number(value, "last"))
+        elif kind == "early":
+            self._take_early(str(value.get("message", "")))
+
+    def _take_early(self, text: str) -> None:
+        """Take a message that overtakes others; it comes again in its place, and then it is known."""
+        message = decode_v1(base64.b64decode(text))
+        self._early[message.msg_id] = None
+        if len(self._early) > _MOST_EARLY:
+            self._early.popitem(last=False)
+        self._events.received(message)
 
     def _attached(self, value: dict[str, Any]) -> None:
         self._delay_s = 0.0
