@@ -12,10 +12,10 @@ import functools
 import json
 import logging
 import struct
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import anyio
+from anyio.abc import TaskGroup
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 
 from colab_bridge.api.prompt_websocket import deliver_promptly
@@ -26,14 +26,16 @@ from colab_bridge.kernels.record import Entry, EntryKind
 from colab_bridge.wire.jupyter_ws import decode_v1, encode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["channels_router"]
+__all__ = ["EarlyLane", "channels_router"]
 
 log = logging.getLogger(__name__)
 
 _SEQ = struct.Struct("<Q")
 _FRAME_BYTES = 256 * 1024
 _SEQ_AND_LENGTH = struct.Struct("<QQ")
-PassDown = Callable[[WebSocket, list[Entry]], Awaitable[None]]
+#: What may wait for a viewer on its way past the record; an agent says what overtakes, and may be a hostile one.
+_MOST_EARLY = 16
+_MOST_EARLY_BYTES = 1024 * 1024
 
 _STATES = {"link": None, "died": "dead", "restarted": "starting"}
 
@@ -58,7 +60,7 @@ def channels_router(app: App) -> APIRouter:
         async with app.front_ends.attached(kernel_id):
             try:
                 await socket.send_text(json.dumps(attached))
-                await _relay(app, socket, hub, after, _pass_down_together if batch else _pass_down_singly)
+                await _relay(app, socket, hub, after, batch=batch)
             except* (WebSocketDisconnect, RuntimeError) as group:
                 # Starlette raises RuntimeError for a send after the peer's close; both mean that the viewer has gone.
                 reason = type(group.exceptions[0]).__name__
@@ -67,7 +69,8 @@ def channels_router(app: App) -> APIRouter:
     return router
 
 
-async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, pass_down: PassDown) -> None:
+async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, *, batch: bool) -> None:
+    pass_down = _pass_down_together if batch else _pass_down_singly
     async with anyio.create_task_group() as tasks:
 
         async def upwards() -> None:
@@ -82,23 +85,48 @@ async def _relay(app: App, socket: WebSocket, hub: HubKernel, after: int, pass_d
             await socket.close(1012, "the daemon stops")
             tasks.cancel_scope.cancel()
 
-        def show_early(message: RawMessage) -> None:
-            text = {"type": "early", "message": base64.b64encode(encode_v1(message)).decode("ascii")}
-            tasks.start_soon(_send, socket, text)
-
         tasks.start_soon(upwards)
         tasks.start_soon(until_stopped)
         cursor = after
-        with hub.showing_early(show_early):
-            async for batch in hub.record.follow(after):
-                if batch[0].seq > cursor + 1:
-                    await _send(socket, {"type": "gap", "first": cursor + 1, "last": batch[0].seq - 1})
-                await pass_down(socket, batch)
-                cursor = batch[-1].seq
+        with hub.showing_early(EarlyLane(socket, tasks).show if batch else _show_nothing):
+            async for entries in hub.record.follow(after):
+                if entries[0].seq > cursor + 1:
+                    await _send(socket, {"type": "gap", "first": cursor + 1, "last": entries[0].seq - 1})
+                await pass_down(socket, entries)
+                cursor = entries[-1].seq
         if not app.stopping.is_set():
             await _send(socket, {"type": "state", "state": "gone", "text": hub.died or "the kernel was shut down"})
             await socket.close(4410, "the kernel is gone")
         tasks.cancel_scope.cancel()
+
+
+class EarlyLane:
+    """Sends what overtakes the record; what a slow viewer does not take is dropped, because it comes again.
+
+    Args:
+        socket: The viewer's.
+        tasks: Where sending happens.
+    """
+
+    def __init__(self, socket: WebSocket, tasks: TaskGroup) -> None:
+        self._socket = socket
+        self._tasks = tasks
+        self._waiting = 0
+
+    def show(self, message: RawMessage) -> None:
+        """Send a message when the viewer can take it."""
+        if self._waiting < _MOST_EARLY and message.size_bytes <= _MOST_EARLY_BYTES:
+            self._waiting += 1
+            self._tasks.start_soon(self._send, message)
+
+    async def _send(self, message: RawMessage) -> None:
+        text = base64.b64encode(encode_v1(message)).decode("ascii")
+        await _send(self._socket, {"type": "early", "message": text})
+        self._waiting -= 1
+
+
+def _show_nothing(_message: RawMessage) -> None:
+    """Leave a viewer that reads each message by itself to the record."""
 
 
 async def _take(socket: WebSocket, hub: HubKernel) -> None:
