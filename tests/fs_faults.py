@@ -74,7 +74,7 @@ class Faults:
             if self.error is not None:
                 raise OSError(self.error, os.strerror(self.error))
             if self.after:
-                real(*args, **more)
+                _take_back(name, real(*args, **more))
             self.dead = True
             raise Killed
 
@@ -125,6 +125,14 @@ def _bury(folder: SyncFolder) -> None:
     """Give back what the system takes back from a dead process: descriptors and watches. Nothing is written."""
     folder._cache_file = None
     folder.close()
+
+
+def _take_back(name: str, result: Any) -> None:
+    """Close what the last call of a dead process has opened, as the system does."""
+    if name == "open":
+        os.close(result)
+    elif name == "scandir":
+        result.close()
 
 
 def _is_about_processes(args: tuple[Any, ...]) -> bool:
