@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from cli_support import Desk, desk_in, eventually
@@ -157,6 +158,8 @@ def test_a_repl_survives_ctrl_c_and_ends_with_ctrl_d(desk: Desk, terminal: Any) 
     child.sendintr()
     child.expect("KeyboardInterrupt")
     child.expect(">>> ")
+    # Python's readline shows the prompt an instant before it waits; a Ctrl-C of that instant is met with the next key.
+    eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING, "it waits for a line")
     child.sendintr()
     child.expect(">>> ")
     child.sendeof()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import struct
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ class Channels:
         self.socket = socket
         self.session = uuid.uuid4().hex
         self.numbered: list[tuple[int, RawMessage]] = []
+        # Asked for after each of thousands of messages.
+        self._by_request: defaultdict[tuple[str, str], list[RawMessage]] = defaultdict(list)
         self.texts: list[dict[str, Any]] = []
         self.frames = 0
         self.close_code: int | None = None
@@ -59,13 +62,18 @@ class Channels:
     def _take(self, data: bytes) -> None:
         self.frames += 1
         if not self.texts[0]["batch"]:
-            self.numbered.append((_SEQ.unpack_from(data)[0], decode_v1(data[_SEQ.size :])))
+            self._keep(_SEQ.unpack_from(data)[0], data[_SEQ.size :])
             return
         position = 0
         while position < len(data):
             seq, length = _SEQ_AND_LENGTH.unpack_from(data, position)
             position += _SEQ_AND_LENGTH.size + length
-            self.numbered.append((seq, decode_v1(data[position - length : position])))
+            self._keep(seq, data[position - length : position])
+
+    def _keep(self, seq: int, data: bytes) -> None:
+        message = decode_v1(data)
+        self.numbered.append((seq, message))
+        self._by_request[message.parent_id, message.msg_type].append(message)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -96,7 +104,7 @@ class Channels:
         return await self.send("shell", "execute_request", content, msg_id=msg_id)
 
     def of(self, msg_id: str, msg_type: str) -> list[RawMessage]:
-        return [m for m in self.messages if m.parent_id == msg_id and m.msg_type == msg_type]
+        return self._by_request[msg_id, msg_type]
 
     def text(self, msg_id: str) -> str:
         return "".join(str(m.content_fields()["text"]) for m in self.of(msg_id, "stream"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ class Recorder:
         self.upstream = upstream
         self.kernel_id = kernel_id
         self.messages: list[RawMessage] = []
+        # Asked for after each of thousands of messages.
+        self._by_request: defaultdict[tuple[str, str], list[RawMessage]] = defaultdict(list)
         self.states: list[tuple[LinkState, str]] = []
         self.gaps: list[str] = []
         self._changed = anyio.Event()
@@ -46,6 +49,7 @@ class Recorder:
 
     def _on_message(self, message: RawMessage) -> None:
         self.messages.append(message)
+        self._by_request[message.parent_id, message.msg_type].append(message)
         for request in self._fence.received(message):
             self.resent += 1
             self.upstream.send(request)
@@ -100,7 +104,7 @@ class Recorder:
         return msg_id
 
     def of(self, msg_id: str, msg_type: str) -> list[RawMessage]:
-        return [m for m in self.messages if m.parent_id == msg_id and m.msg_type == msg_type]
+        return self._by_request[msg_id, msg_type]
 
     def stdout(self, msg_id: str) -> str:
         return "".join(str(m.content_fields()["text"]) for m in self.of(msg_id, "stream"))
