@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import filelock
 import pytest
 
 __all__ = ["old_server_python"]
@@ -21,6 +22,7 @@ __all__ = ["old_server_python"]
 _ROOT = Path(__file__).parents[1]
 _REQUIREMENTS = Path(__file__).with_name("data") / "old-server.txt"
 _INSTALL_TIMEOUT_S = 300.0
+_VENV_TIMEOUT_S = 60.0
 
 
 @functools.cache
@@ -34,8 +36,10 @@ def old_server_python() -> str:
         pytest.skip("no Python 3.10 on this machine, by its name or below pyenv's folder")
     name = hashlib.sha256(_REQUIREMENTS.read_bytes() + python.encode()).hexdigest()[:12]
     place = _ROOT / ".test-artifacts" / f"old-server-{name}"
-    if not _python_in(place).exists():
-        _make(python, place)
+    place.parent.mkdir(exist_ok=True)
+    with filelock.FileLock(f"{place}.lock", timeout=_INSTALL_TIMEOUT_S + _VENV_TIMEOUT_S):
+        if not _python_in(place).exists():
+            _make(python, place)
     return str(_python_in(place))
 
 
@@ -54,12 +58,11 @@ def _python_in(place: Path) -> Path:
 
 
 def _make(python: str, place: Path) -> None:
-    """Make the environment beside its place, and move it there whole: several test processes may be at it."""
-    place.parent.mkdir(exist_ok=True)
+    """Make the environment beside its place, and move it there whole: a run that is ended leaves no half of one."""
     with tempfile.TemporaryDirectory(prefix="old-server-", dir=place.parent) as name:
         made = Path(name) / "environment"
         try:
-            subprocess.run([python, "-m", "venv", str(made)], check=True, capture_output=True, timeout=60)
+            subprocess.run([python, "-m", "venv", str(made)], check=True, capture_output=True, timeout=_VENV_TIMEOUT_S)
             pip = [str(_python_in(made)), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
             subprocess.run(
                 [*pip, "-r", str(_REQUIREMENTS)], check=True, capture_output=True, timeout=_INSTALL_TIMEOUT_S
@@ -69,8 +72,4 @@ def _make(python: str, place: Path) -> None:
         except subprocess.CalledProcessError as error:
             last = error.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             pytest.skip(f"jupyter_server 1.24 cannot be installed here: {last[:200]}")
-        try:
-            made.rename(place)
-        except OSError:
-            if not _python_in(place).exists():  # somebody else was faster
-                raise
+        made.rename(place)
