@@ -50,6 +50,7 @@ RUN = {
 LISTED_RUN = {
     "id",
     "session",
+    "account",
     "kernel",
     "kind",
     "title",
