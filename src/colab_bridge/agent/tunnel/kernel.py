@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 
 # What a front end waits for is smaller; a larger answer may come in its turn.
 _MOST_EARLY_BYTES = 512 * 1024
+# The types of requests that a kernel answers without publishing anything, as they stand in the parent header.
+_QUESTIONS = tuple(
+    f'"{name}_request"'.encode("ascii")
+    for name in ("complete", "inspect", "is_complete", "history", "kernel_info", "comm_info", "interrupt")
+)
 _LOST_AGENT = "the agent on the runtime was started anew; output of the time in between may be missing"
 _LOST_CUT = "the connection to the kernel broke on the runtime; output of that moment may be missing"
 _UNKNOWN_END = "the code ran to its end, but how it ended was lost when the agent on the runtime was started anew"
@@ -434,12 +439,15 @@ def _announces(parts: Sequence[bytes]) -> bool:
 
 
 def is_interactive(channel: str, parts: Sequence[bytes]) -> bool:
-    """Return whether a message answers somebody at a keyboard: a reply, or the state around it, of no execution.
+    """Return whether a message answers a question of somebody at a keyboard: its reply, or the state around it.
+
+    Only of questions that publish nothing: after the idle state of a ``comm_msg``, for one, front ends take no more
+    output of it, so that state must not come before the output.
 
     Args:
         channel: Where the kernel has sent it.
         parts: Header, parent, metadata, content.
     """
-    if channel == "stdin" or b'"execute_request"' in parts[1] or b'"msg_id"' not in parts[1]:
+    if channel == "stdin" or not any(question in parts[1] for question in _QUESTIONS):
         return False
     return b'"status"' in parts[0] if channel == "iopub" else b'_reply"' in parts[0]
