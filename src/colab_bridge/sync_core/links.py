@@ -111,6 +111,8 @@ def block_leaving_links(root: Directory, is_ignored: Callable[[str], bool]) -> D
 
     For the tree at home before it is merged: such a link is not uploaded (F03). A loop is harmless there (F14).
     """
+    if not root.kept.links:
+        return root
     links = [path for path, entry in walk(root) if isinstance(entry, Link)]
     editor = TreeEditor(root)
     leaving = [

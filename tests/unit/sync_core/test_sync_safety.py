@@ -214,6 +214,12 @@ def test_f03_a_leaving_link_at_home_is_blocked_and_a_loop_is_not():
     assert {n for n, e in blocked.children.items() if e == Blocked(Why.LINK_OUTSIDE)} == {"out", "up"}
 
 
+def test_a_leaving_link_deep_in_the_tree_is_found_too():
+    root = linked(("d/e/out", "/etc"), files="d/e/f=1,f=1")
+    blocked = block_leaving_links(root, lambda path: False)
+    assert entry_at(blocked, "d/e/out") == Blocked(Why.LINK_OUTSIDE)
+
+
 def test_a_link_met_twice_on_the_way_is_walked_twice():
     root = linked(("l", "d"), ("x", "l/../l/../../secret"), files="d/f=1")
     assert not stays_inside(root, "x", lambda path: False)

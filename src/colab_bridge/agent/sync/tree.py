@@ -111,6 +111,7 @@ class Kept:
     Attributes:
         digest: Merkle digest over everything tracked, 32 bytes.
         files: Number of files and links.
+        links: Number of links.
         size: Their bytes.
         clean: Nothing blocked or unknown at any depth.
         plain: ``clean``, and nothing ignored lies inside on disk: the folder may be replaced as a whole.
@@ -120,6 +121,7 @@ class Kept:
 
     digest: bytes
     files: int
+    links: int
     size: int
     clean: bool
     plain: bool
@@ -184,7 +186,7 @@ def _frame(kind: bytes, name: str, payload: bytes) -> bytes:
 
 def _summarise(directory: Directory) -> Kept:
     state = blake2b(digest_size=32, person=_PERSON)
-    files = size = 0
+    files = links = size = 0
     clean = known = True
     plain = not directory.has_ignored
     tracked = not directory.children and not directory.has_ignored
@@ -195,14 +197,14 @@ def _summarise(directory: Directory) -> Kept:
             files, size, tracked = files + 1, size + entry.size, True
         elif isinstance(entry, Directory):
             below = entry.kept
-            files, size = files + below.files, size + below.size
+            files, links, size = files + below.files, links + below.links, size + below.size
             clean, plain, known = clean and below.clean, plain and below.plain, known and below.known
             if below.tracked:
                 state.update(_frame(b"D", name, below.digest))
                 tracked = True
         elif isinstance(entry, Link):
             state.update(_frame(b"L", name, entry.target.encode("utf-8", "surrogatepass")))
-            files, tracked = files + 1, True
+            files, links, tracked = files + 1, links + 1, True
         elif isinstance(entry, Unknown):
             # Counted, so that no incomplete tree ever has the digest of a complete one.
             state.update(_frame(b"U", name, b""))
@@ -210,7 +212,16 @@ def _summarise(directory: Directory) -> Kept:
             tracked = True
         else:
             clean = plain = False
-    return Kept(digest=state.digest(), files=files, size=size, clean=clean, plain=plain, known=known, tracked=tracked)
+    return Kept(
+        digest=state.digest(),
+        files=files,
+        links=links,
+        size=size,
+        clean=clean,
+        plain=plain,
+        known=known,
+        tracked=tracked,
+    )
 
 
 def root_digest(root: Directory) -> bytes:
