@@ -10,18 +10,11 @@ import pytest
 from auth_support import EMAIL, browser, client_file
 from cli_support import Desk, desk_in
 from colab_bridge.testing.colab import Consent
-from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from colab_bridge.testing.colab.threaded import ThreadedEmulator
 from colab_browser import opened_in_a_browser
 
 WORK = "ada@work.example"
 START_S = 90.0
-
-
-@pytest.fixture(scope="module")
-def colab() -> Iterator[ThreadedEmulator]:
-    with threaded_emulator() as found:
-        yield found
-        assert [str(violation) for violation in found.violations] == []
 
 
 @pytest.fixture(scope="module")

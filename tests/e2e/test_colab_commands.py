@@ -9,32 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from cli_support import Desk, desk_in, eventually
+from cli_support import Desk, eventually
 from colab_bridge.testing.colab import Fault
-from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from colab_bridge.testing.colab.threaded import ThreadedEmulator
 from colab_browser import opened_in_a_browser
+from colab_desk import desk_on
 
 LINE = "account dev@example.com"
 START_S = 90.0
 
 
 @pytest.fixture(scope="module")
-def colab() -> Iterator[ThreadedEmulator]:
-    with threaded_emulator() as found:
-        yield found
-        assert [str(violation) for violation in found.violations] == []
-
-
-@pytest.fixture(scope="module")
 def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A user who holds a T4 already."""
-    with desk_in(tmp_path_factory.mktemp("desk")) as found:
-        found.environ |= colab.env()
+    with desk_on(colab, tmp_path_factory) as found:
         made = found.run("new", "--gpu", "T4", timeout_s=START_S)
         assert made.returncode == 0, made.stderr
         assert made.stderr.splitlines().count(LINE) == 1
         yield found
-    assert dict(colab.state.runtimes) == {}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 import pytest
 
-from cli_support import Desk, desk_in, eventually
-from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from cli_support import Desk, eventually
+from colab_bridge.testing.colab.threaded import ThreadedEmulator
+from colab_desk import desk_on
 
 EMAIL = "dev@example.com"
 COLAB_ONLY = frozenset(
@@ -24,18 +25,9 @@ DEPLOY_S = 90.0
 
 
 @pytest.fixture(scope="module")
-def colab() -> Iterator[ThreadedEmulator]:
-    with threaded_emulator() as found:
-        yield found
-        assert [str(violation) for violation in found.violations] == []
-
-
-@pytest.fixture(scope="module")
 def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with desk_in(tmp_path_factory.mktemp("desk")) as found:
-        found.environ |= colab.env()
+    with desk_on(colab, tmp_path_factory) as found:
         yield found
-    assert dict(colab.state.runtimes) == {}
 
 
 def in_drive(colab: ThreadedEmulator, name: str) -> dict[str, Any]:

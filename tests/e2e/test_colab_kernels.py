@@ -10,8 +10,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from cli_support import Desk, desk_in
-from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from cli_support import Desk
+from colab_bridge.testing.colab.threaded import ThreadedEmulator
+from colab_desk import desk_on
 from frontends_support import FrontEnd, text_of
 
 SPECS = {f"colab-bridge-{name}" for name in ("local", "cpu", "t4", "l4", "a100", "tpu", "colab")}
@@ -20,17 +21,9 @@ Start = Callable[..., FrontEnd]
 
 
 @pytest.fixture(scope="module")
-def colab() -> Iterator[ThreadedEmulator]:
-    with threaded_emulator() as found:
-        yield found
-        assert [str(violation) for violation in found.violations] == []
-
-
-@pytest.fixture(scope="module")
 def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A user with kernelspecs of Colab, whose environment is that of this process too."""
-    with pytest.MonkeyPatch.context() as patch, desk_in(tmp_path_factory.mktemp("desk")) as found:
-        found.environ |= colab.env()
+    with pytest.MonkeyPatch.context() as patch, desk_on(colab, tmp_path_factory) as found:
         for name in [name for name in os.environ if name.startswith(("COLAB_BRIDGE_", "JPY_", "VSCODE_"))]:
             patch.delenv(name)
         for name, value in found.environ.items():
@@ -39,7 +32,6 @@ def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> I
             found.out("config", "set", f"runtimes.patient.{key}", value)
         found.out("kernels", "install")
         yield found
-    assert dict(colab.state.runtimes) == {}
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli_support import Desk, desk_in
+from cli_support import Desk
 from colab_bridge.testing.colab import EmulatorOptions
-from colab_bridge.testing.colab.threaded import ThreadedEmulator, threaded_emulator
+from colab_bridge.testing.colab.threaded import ThreadedEmulator
+from colab_desk import desk_on, emulated
 
 if sys.platform == "win32":
     pytest.skip("pseudo terminals are for POSIX", allow_module_level=True)
@@ -26,19 +27,16 @@ START_S = 60.0
 
 @pytest.fixture(scope="module")
 def colab() -> Iterator[ThreadedEmulator]:
-    with threaded_emulator(EmulatorOptions(ssh=SSH, token_ttl_s=20)) as found:
+    with emulated(EmulatorOptions(ssh=SSH, token_ttl_s=20)) as found:
         yield found
-        assert [str(violation) for violation in found.violations] == []
 
 
 @pytest.fixture(scope="module")
 def desk(colab: ThreadedEmulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A user whose project has a T4."""
-    with desk_in(tmp_path_factory.mktemp("desk")) as found:
-        found.environ |= colab.env()
+    with desk_on(colab, tmp_path_factory) as found:
         assert found.out("exec", "--gpu", "T4", "print('there')", timeout_s=START_S) == "there\n"
         yield found
-    assert dict(colab.state.runtimes) == {}
 
 
 def test_a_shell_is_on_the_machine_and_there_when_one_comes_back(desk: Desk) -> None:

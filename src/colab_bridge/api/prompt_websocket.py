@@ -19,6 +19,8 @@ __all__ = ["PROMPT", "PromptWebSocket", "deliver_promptly"]
 PROMPT: Final = "colab_bridge.prompt"
 
 Take = Callable[[bytes], None]
+#: What is used of uvicorn's protocol beyond its interface, seen in 0.54; without it messages are fetched as usual.
+_NEEDED: Final = ("close_sent", "curr_msg_data_type", "frames")
 
 
 class PromptWebSocket(WebSocketsSansIOProtocol):
@@ -29,7 +31,7 @@ class PromptWebSocket(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         """Run the application, which may ask for its messages to be handed over."""
         extensions: dict[str, Any] | None = self.scope.get("extensions")
-        if extensions is not None:
+        if extensions is not None and all(hasattr(self, name) for name in _NEEDED):
             extensions[PROMPT] = self._deliver
         await super().run_asgi()
 
