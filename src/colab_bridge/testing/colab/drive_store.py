@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from colab_bridge._util.atomic import write_atomic
 from colab_bridge.testing.colab.accounts import Account
 from colab_bridge.testing.colab.clock import EmulatorClock
 
@@ -111,8 +112,8 @@ class DriveStore:
         return file
 
     def write(self, file: DriveFile, content: bytes) -> None:
-        """Replace the content of a file."""
-        file.path.write_bytes(content)
+        """Replace the content of a file; whoever reads it meanwhile has the old content or the new one."""
+        write_atomic(file.path, content)
         file.modified_at = self._clock.time()
 
     def move(self, file: DriveFile, *, name: str, parent: DriveFile) -> None:
