@@ -66,6 +66,8 @@ async def unless_caller_leaves(work: Callable[[], Awaitable[_T]]) -> _T:
 _MOST_LINES = 1_000
 #: Seconds that the lines of a start stay after its end, for who has not read the last ones yet.
 _KEEP_S = 30.0
+#: Seconds that the question itself may have taken; the first line of a start is said at once, and must not be missed.
+_ON_THE_WAY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ class StartReports:
             after: Number of the last line that the caller has.
             within_s: Seconds for which the caller waits; what was said before is not for it.
         """
-        began = self._clock.monotonic() - within_s
+        began = self._clock.monotonic() - within_s - _ON_THE_WAY_S
         starts = self._starts.get(project, ())
         found = [each for start in starts for each in start.lines if each.number > after and each.said_at >= began]
         return sorted(found, key=lambda line: line.number)

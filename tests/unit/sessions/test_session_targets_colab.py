@@ -103,6 +103,15 @@ def test_lines_of_a_start_are_for_who_waits_for_it_and_not_for_who_comes_later()
 
 
 @pytest.mark.anyio
+def test_the_first_line_is_not_missed_though_the_question_was_on_its_way_for_a_moment() -> None:
+    clock = Hand()
+    starts = StartReports(clock)
+    with starts.begin("/p") as report:
+        report("account")
+        clock.now += 0.5 + 0.3  # half a second of waiting, and the way of the question
+        assert [line.text for line in starts.lines("/p", 0, 0.5)] == ["account"]
+
+
 async def test_who_hangs_up_ends_the_wait_and_who_stays_gets_the_result() -> None:
     async def machine() -> str:
         return "machine"
