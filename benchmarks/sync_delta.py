@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Measure, Row, Target, summarize
-from benchmarks.sync_first import remote_shell
+from benchmarks.sync_first import remote_shell, run_tool
 from benchmarks.sync_pair import folder_pair
 
 __all__ = ["measure_appended", "measure_changed", "measure_inserted"]
@@ -157,10 +157,7 @@ def _append(path: Path, piece: bytes) -> None:
 def _rsync(new: Path, old: Path, target: Path, shell: Path, options: Sequence[str]) -> None:
     # rsync makes a file of its own and moves it into place, so the old version stays what it is.
     os.link(old, target)
-    command = ["rsync", "-a", "--no-whole-file", *options, "-e", str(shell), str(new), f"there:{target}"]
-    done = subprocess.run(command, check=False, capture_output=True)
-    if done.returncode:
-        raise BenchmarkError(f"rsync failed: {done.stderr.decode(errors='replace').strip()}")
+    run_tool(["rsync", "-a", "--no-whole-file", *options, "-e", str(shell), str(new), f"there:{target}"])
     target.unlink()
 
 

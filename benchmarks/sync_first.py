@@ -37,7 +37,7 @@ from colab_bridge.agent.sync.transfer.batches import BATCH_BYTES, pack_batch, un
 from colab_bridge.agent.sync.transfer.compress import Codec
 from colab_bridge.agent.sync.tree import Directory, File, walk
 
-__all__ = ["make_tree", "measure", "remote_shell"]
+__all__ = ["make_tree", "measure", "remote_shell", "run_tool"]
 
 _KEY = b"benchmark-key-of-32-bytes-length"
 _FRAME = struct.Struct(">I")
@@ -74,7 +74,7 @@ def _first_copy(base: Path, *, files: int, rounds: int) -> Iterator[Row]:
             os.sync()
             started = time.perf_counter()
             if receiver is None:
-                _run(commands[name])
+                run_tool(commands[name])
             else:
                 sent = min(sent, receiver.copy(source, packed[name]))
             times[name].append((time.perf_counter() - started) * 1000)
@@ -137,7 +137,12 @@ def _forget(found: DisplacedFile) -> None:
     raise BenchmarkError(f"somebody else writes into {found.path}")
 
 
-def _run(command: list[str]) -> None:
+def run_tool(command: list[str]) -> None:
+    """Run a tool to its end.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
     done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode:
         raise BenchmarkError(f"{command[0]} failed: {done.stderr.decode(errors='replace').strip()}")

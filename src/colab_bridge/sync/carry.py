@@ -190,7 +190,7 @@ class Carrier:
 
     async def _fill_from_old(self, transfer: Transfer, older: Older) -> None:
         """Take from the old version here what the new one still has (roles as in zsync)."""
-        packed = await self.remote.sign(
+        packed = await self.remote.sign_unless_grown(
             transfer.source, transfer.digest, block_size_for(transfer.size), older.file.digest
         )
         if packed is None:
@@ -323,13 +323,11 @@ class Carrier:
         if not compared and await self.local.do(self._has_grown, transfer, old):
             return [Range(0, 0, old.size)]
         try:
-            packed = await self.remote.sign(older.path, older.file.digest, block_size_for(older.file.size))
+            packed = await self.remote.sign(older.path, old.digest, block_size_for(old.size))
         except RemoteFailure as error:
             if error.code in _MOVED:
                 return []
             raise
-        if packed is None:
-            return []
         self.tally.received += len(packed)
         return await self.local.do(self._search, transfer, packed)
 

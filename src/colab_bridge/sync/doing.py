@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.agent.sync.disk.ops import ApplyOp
@@ -23,7 +25,7 @@ from colab_bridge.sync.operations import (
     with_moves,
 )
 from colab_bridge.sync.planning import Planner
-from colab_bridge.sync.remote import RemoteFiles
+from colab_bridge.sync.remote import Exchange, RemoteFiles
 from colab_bridge.sync.report import Deferred
 from colab_bridge.sync.stops import waiting_deletions
 from colab_bridge.sync.troubles import Trouble
@@ -34,7 +36,9 @@ from colab_bridge.sync_core.model import Side
 from colab_bridge.sync_core.plan import Plan, Roots, Transfer
 from colab_bridge.sync_core.summary import one_line
 
-__all__ = ["Doing", "parts_of"]
+__all__ = ["Doing"]
+
+T = TypeVar("T")
 
 # A call takes 2 MiB, of which inlined content may be half.
 _PART_BYTES = 800_000
@@ -45,38 +49,38 @@ _TOLD_BYTES = 120
 _TELLING_BYTES = 1_600_000
 
 
-def parts_of(
-    changes: Sequence[Change], most_bytes: int | None = None, each_bytes: int = _OPERATION_BYTES
-) -> Iterator[Sequence[Change]]:
-    """Yield changes of the runtime in their order, as many at once as one call can carry.
-
-    Args:
-        changes: Changes.
-        most_bytes: Most that the call can carry.
-        each_bytes: What one takes, paths aside; by default with a copy for each.
-    """
-    most = _PART_BYTES if most_bytes is None else most_bytes
+def _grouped(items: Sequence[T], size_of: Callable[[T], int], most_bytes: int) -> Iterator[Sequence[T]]:
+    """Yield items in their order, as many at once as one call can carry, and at least one."""
     start = size = 0
-    for number, change in enumerate(changes):
-        origins = change.decision.origins
-        size += each_bytes + sum(len(text.encode("utf-8", "replace")) for text in {change.path, *origins})
-        if size > most and number > start:
-            yield changes[start:number]
-            start, size = number, each_bytes
-    if start < len(changes):
-        yield changes[start:]
+    for number, item in enumerate(items):
+        own = size_of(item)
+        if number > start and size + own > most_bytes:
+            yield items[start:number]
+            start, size = number, 0
+        size += own
+    if start < len(items):
+        yield items[start:]
 
 
-def _calls_of(operations: Sequence[ApplyOp], copies: Mapping[bytes, str]) -> Iterator[Sequence[ApplyOp]]:
-    """Yield operations as many at once as one call can tell with their copies."""
-    start = size = 0
-    for number, op in enumerate(operations):
-        texts = (op.path, op.old_path, op.target, copies.get(op.digest, ""))
-        size += _OPERATION_BYTES + sum(len(text.encode("utf-8", "replace")) for text in texts if text)
-        if size > _TELLING_BYTES:
-            yield operations[start:number]
-            start, size = number, _OPERATION_BYTES
-    yield operations[start:]
+def _change_bytes(change: Change, rest: int) -> int:
+    return rest + _length({change.path, *change.decision.origins})
+
+
+def _operation_bytes(op: ApplyOp, copies: Mapping[bytes, str]) -> int:
+    return _OPERATION_BYTES + _length((op.path, op.old_path, op.target, copies.get(op.digest, "")))
+
+
+def _length(texts: Iterable[str]) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
+def _noted(
+    turn: Turn, found: Exchange, expected: Directory | None, changes: Sequence[Change], moves: Sequence[FolderMove]
+) -> set[str]:
+    """Take note of what an exchange has come to; returns the decisions that failed."""
+    turn.as_planned = turn.as_planned and found.tree is expected
+    turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
+    return failed_decisions(changes, {outcome.path for outcome in found.outcomes}, moves)
 
 
 class Doing:
@@ -232,7 +236,7 @@ class Doing:
         if not ready and not moves and (turn.rounds > 1 or turn.reason != "pre"):
             return failed
         at_hand = dict(copies)
-        parts = list(parts_of(ready)) or [()]
+        parts = list(_grouped(ready, partial(_change_bytes, rest=_OPERATION_BYTES), _PART_BYTES)) or [()]
         for number, part in enumerate(parts):
             needed = {c.after.digest for c in part if isinstance(c.after, File)}
             together = moves if not number else ()
@@ -247,12 +251,9 @@ class Doing:
                 batch if not number else b"",
                 expected,
             )
-            turn.as_planned = turn.as_planned and found.tree is expected
             # What went into the tree has left the stage; a later part that needs it too takes a copy.
             at_hand.update((c.after.digest, c.path) for c in part if isinstance(c.after, File))
-            bad = {outcome.path for outcome in found.outcomes}
-            turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
-            failed |= failed_decisions(part, bad, together)
+            failed |= _noted(turn, found, expected, part, together)
         return failed
 
     async def _do_bulk(
@@ -274,7 +275,7 @@ class Doing:
         older = older_versions(plan, Side.REMOTE)
         placed: dict[bytes, str] = {}
         failed: set[str] = set()
-        for number, group in enumerate(parts_of(changes, _BULK_BYTES, _TOLD_BYTES)):
+        for number, group in enumerate(_grouped(changes, partial(_change_bytes, rest=_TOLD_BYTES), _BULK_BYTES)):
             together = moves if not number else ()
             operations, expected = await self._local.do(self._for_there, group, together)
             # In the order of the folders, where it is read here and written there.
@@ -283,18 +284,15 @@ class Doing:
             mine = [sources[digest] for digest in needed if digest in sources and digest not in copies]
             copies.update({t.digest: t.source for t in mine if t.source_side is Side.REMOTE})
             more = False
-            for told in _calls_of(operations, copies):
+            for told in list(_grouped(operations, partial(_operation_bytes, copies=copies), _TELLING_BYTES)):
                 theirs = [(op.digest, copies.pop(op.digest)) for op in told if op.digest in copies]
                 await self._remote.tell(txn, told, theirs, more=more)
                 more = True
             await carrier.up(mine, older, inline=False)
             found = await self._looking.exchange(turn, "pre", txn, told=len(operations), expected=expected)
-            turn.as_planned = turn.as_planned and found.tree is expected
             # What went into the tree has left the stage; a later group that needs it too takes a copy.
             placed.update((c.after.digest, c.path) for c in group if isinstance(c.after, File))
-            bad = {outcome.path for outcome in found.outcomes}
-            turn.troubles |= {o.path: Trouble(side=Side.REMOTE, code=o.code) for o in found.outcomes}
-            failed |= failed_decisions(group, bad, together)
+            failed |= _noted(turn, found, expected, group, together)
         return failed
 
     def _for_there(

@@ -123,7 +123,6 @@ def folder_moves(changes: Sequence[Change], before: Directory | None, side: Side
         changes: Changes of the side, in order.
         before: The side's tree; None when it is not known.
         side: The side.
-
     """
     removed = {c.path: c for c in changes if c.action in {Action.REMOVE, Action.REMOVE_FOLDER}}
     large = _large_folders(removed, before)

@@ -387,21 +387,29 @@ class RemoteFiles:
         """
         await self._call("chunk", {"digest": digest.hex(), "finish": True}, bulk=True)
 
-    async def sign(self, path: str, digest: bytes, block: int, old: bytes = b"") -> bytes | None:
+    async def sign(self, path: str, digest: bytes, block: int) -> bytes:
         """Return signatures of a file's blocks; refused when the file is another one by now.
 
         Args:
             path: The file there.
             digest: Its content.
             block: Size of the blocks in bytes.
-            old: Digest of a version that this side has; empty for none.
+        """
+        _, payload = await self._call("sign", {"path": path, "digest": digest.hex(), "block": block}, bulk=True)
+        return payload
 
-        Returns:
-            The signatures; None when the runtime says that the file only grew since that version.
+    async def sign_unless_grown(self, path: str, digest: bytes, block: int, old: bytes) -> bytes | None:
+        """Return signatures as :meth:`sign` does; None when the runtime says that the file only grew since a version.
+
+        Args:
+            path: The file there.
+            digest: Its content.
+            block: Size of the blocks in bytes.
+            old: Digest of the version, which this side has.
         """
         params = {"path": path, "digest": digest.hex(), "block": block, "old": old.hex()}
         result, payload = await self._call("sign", params, bulk=True)
-        return None if old and result.get("grew") is True else payload
+        return None if result.get("grew") is True else payload
 
     async def patch(self, path: str, old: bytes, digest: bytes, size: int, copies: bytes) -> None:
         """Have ranges of an old file there copied into a large file that is under way."""

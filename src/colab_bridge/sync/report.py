@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from colab_bridge.agent.sync.disk.ops import TXN
 from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.sync.carry import Tally
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-_TRASH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}/[0-9]{1,9}")
+_TRASH_ID = re.compile(rf"{TXN.pattern}/[0-9]{{1,9}}")
 _FOLDERS = frozenset({Action.MAKE_FOLDER, Action.REMOVE_FOLDER})
 
 

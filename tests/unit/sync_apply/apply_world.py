@@ -50,6 +50,17 @@ def folder_like(path: Path) -> Expected:
     return found
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """The files below a folder, without what is ours."""
+    found: dict[str, bytes] = {}
+    for here, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if name != ".colab-bridge"]
+        for name in files:
+            full = Path(here) / name
+            found[str(full.relative_to(path))] = full.read_bytes()
+    return found
+
+
 @dataclass
 class World:
     """One side; use :func:`World.open`."""

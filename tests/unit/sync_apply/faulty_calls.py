@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from apply_world import World
 from colab_bridge.agent.sync.disk.place import Calls
 
 NAMES = tuple(name for name in vars(Calls) if not name.startswith("_"))
@@ -26,6 +28,17 @@ class NoSync:
 
     def commit(self, fd: int) -> None:
         return
+
+
+def open_faulty(path: Path) -> tuple[World, FaultyCalls]:
+    """Open a side whose calls are counted and may fail."""
+    holder: list[FaultyCalls] = []
+
+    def wrap(calls: Calls) -> Calls:
+        holder.append(FaultyCalls(calls))
+        return holder[0]
+
+    return World.open(path, wrap), holder[0]
 
 
 class FaultyCalls(Calls):

@@ -11,8 +11,7 @@ import pytest
 
 from apply_world import World, digest, file_with, folder_like, link_to
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Code, OpResult
-from colab_bridge.agent.sync.disk.place import Calls
-from faulty_calls import FaultyCalls, Killed, fail, kill
+from faulty_calls import FaultyCalls, Killed, fail, kill, open_faulty
 
 OLD = {"change": b"change 1", "gone": b"gone 1", "typed": b"typed 1", "tree/in/deep": b"deep 1", "tree/x": b"x 1"}
 NEW = {"change": b"change 2", "fresh": b"fresh 2", "tree": b"tree 2", "typed/in": b"in 2", "twin": b"fresh 2"}
@@ -82,17 +81,10 @@ def everything_kept(world: World) -> set[bytes]:
 def run_with_fault(
     base: Path, at: int | None, arm: Callable[[FaultyCalls], None]
 ) -> tuple[list[OpResult] | None, FaultyCalls]:
-    holder: list[FaultyCalls] = []
-
-    def wrap(calls: Calls) -> Calls:
-        holder.append(FaultyCalls(calls))
-        return holder[0]
-
     base.mkdir(parents=True)
     (base / "root").mkdir()
     plant(base / "root")
-    world = World.open(base / "root", wrap)
-    calls = holder[0]
+    world, calls = open_faulty(base / "root")
     ops = transaction(world)
     calls.count, calls.at = 0, at
     arm(calls)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from apply_world import World, folder_like
+from apply_world import World, contents, folder_like
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Code, Expected, Kind
-from colab_bridge.agent.sync.disk.place import Calls
-from faulty_calls import FaultyCalls, Killed, fail, kill
+from faulty_calls import FaultyCalls, Killed, fail, kill, open_faulty
 
 OLD = {"d/one": b"1", "d/in/two": b"2", "d/in/three": b"3"}
 
@@ -26,11 +25,6 @@ def plant(path: Path) -> None:
 
 def move(world: World) -> ApplyOp:
     return ApplyOp(Action.MOVE, "to/e", folder_like(world.path / "d"), old_path="d")
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    files = (file for file in path.rglob("*") if file.is_file() and ".colab-bridge" not in file.parts)
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 MOVED = {name.replace("d/", "to/e/", 1): data for name, data in OLD.items()}
@@ -55,17 +49,11 @@ def test_a_folder_in_which_something_was_saved_goes_back(world: World) -> None:
 
 
 def watched(base: Path) -> tuple[World, FaultyCalls]:
-    holder: list[FaultyCalls] = []
-
-    def wrap(calls: Calls) -> Calls:
-        holder.append(FaultyCalls(calls))
-        return holder[0]
-
     base.mkdir(parents=True)
-    world = World.open(base / "root", wrap)
+    world, calls = open_faulty(base / "root")
     plant(world.path)
-    holder[0].count, holder[0].log = 0, []
-    return world, holder[0]
+    calls.count, calls.log = 0, []
+    return world, calls
 
 
 def log_of_one_move(base: Path) -> list[str]:

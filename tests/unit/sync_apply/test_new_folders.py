@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from apply_world import World, digest
+from apply_world import World, contents, digest
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Code, OpResult
-from colab_bridge.agent.sync.disk.place import Calls
-from faulty_calls import FaultyCalls, Killed, fail, kill
+from faulty_calls import FaultyCalls, Killed, fail, kill, open_faulty
 
 FILES = {
     "new/one": b"content one",
@@ -38,26 +37,10 @@ def send(world: World, txn: str = "txn") -> None:
 
 
 def watched(base: Path) -> tuple[World, FaultyCalls]:
-    holder: list[FaultyCalls] = []
-
-    def wrap(calls: Calls) -> Calls:
-        holder.append(FaultyCalls(calls))
-        return holder[0]
-
     base.mkdir(parents=True)
     (base / "root").mkdir()
     (base / "root" / "old").mkdir()
-    return World.open(base / "root", wrap), holder[0]
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for here, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if name != ".colab-bridge"]
-        for name in files:
-            full = Path(here) / name
-            found[str(full.relative_to(path))] = full.read_bytes()
-    return found
+    return open_faulty(base / "root")
 
 
 def all_applied(results: list[OpResult]) -> bool:

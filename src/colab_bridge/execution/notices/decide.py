@@ -89,19 +89,7 @@ def announce_end(run: Run, policy: NotifySettings, *, error: str = "", last_line
     if error.startswith(f"{OUTPUT_LOST}:"):
         # It may well have gone right: only the word of its end was lost.
         body["title"] = f"{_name(run)} has ended, and how is not known"
-    return tuple(
-        Notice(
-            id=f"{run.id}:end:{channel}",
-            run=run.id,
-            occasion=occasion,
-            channel=channel,
-            state=NoticeState.PENDING,
-            body=body,
-            due_at=ended,
-            created_at=ended,
-        )
-        for channel in channels_of(policy)
-    )
+    return _due(f"{run.id}:end", policy, occasion, body, ended, run=run.id)
 
 
 def announce_question(run: Run, policy: NotifySettings, question: Question) -> tuple[Notice, ...]:
@@ -140,19 +128,7 @@ def announce_no_start(schedule: Schedule, policy: NotifySettings, reason: str, n
         "schedule": schedule.id,
         "last_line": text,
     }
-    return tuple(
-        Notice(
-            id=f"{schedule.last_run}:end:{channel}",
-            run=schedule.last_run,
-            occasion=Occasion.FAILED,
-            channel=channel,
-            state=NoticeState.PENDING,
-            body=body,
-            due_at=now,
-            created_at=now,
-        )
-        for channel in channels_of(policy)
-    )
+    return _due(f"{schedule.last_run}:end", policy, Occasion.FAILED, body, now, run=schedule.last_run)
 
 
 def announce_wait(end: WaitEnd, policy: NotifySettings) -> tuple[Notice, ...]:
@@ -174,16 +150,23 @@ def announce_wait(end: WaitEnd, policy: NotifySettings) -> tuple[Notice, ...]:
         "duration_s": round(waited_s, 1),
         "last_line": found,
     }
+    return _due(f"wait:{end.session}:{end.began_at:.3f}", policy, occasion, body, end.ended_at)
+
+
+def _due(
+    name: str, policy: NotifySettings, occasion: Occasion, body: dict[str, Any], at: float, *, run: str = ""
+) -> tuple[Notice, ...]:
+    """Return the notices, one a channel, of what is announced at once."""
     return tuple(
         Notice(
-            id=f"wait:{end.session}:{end.began_at:.3f}:{channel}",
-            run="",
+            id=f"{name}:{channel}",
+            run=run,
             occasion=occasion,
             channel=channel,
             state=NoticeState.PENDING,
             body=body,
-            due_at=end.ended_at,
-            created_at=end.ended_at,
+            due_at=at,
+            created_at=at,
         )
         for channel in channels_of(policy)
     )

@@ -97,8 +97,7 @@ class KernelSockets:
         if socket is None or self._handler is None or self._loop is None:
             return
         for _ in range(_BATCH):
-            # Asking is far cheaper than the exception of a socket that has nothing.
-            if not int(socket.get(_EVENTS)) & _POLLIN:
+            if not _has_some(socket):
                 return
             self._handler(channel, socket.recv_multipart(_NOBLOCK))
         # The descriptor signals once for all that is waiting, so nobody else would call us for the rest.
@@ -126,7 +125,7 @@ class KernelSockets:
                 raise
             self._send_later(channel, frames, attempts)
         # Sending may swallow the descriptor's signal for a message that has just arrived.
-        if self._loop is not None and int(socket.get(_EVENTS)) & _POLLIN:
+        if self._loop is not None and _has_some(socket):
             self._loop.call_soon(self._drain, channel)
 
     def _send_later(self, channel: str, frames: Sequence[bytes | memoryview], attempts: int) -> None:
@@ -174,6 +173,11 @@ class _Heartbeat:
         """End the thread."""
         self._context.term()
         self._thread.join(timeout=1.0)
+
+
+def _has_some(socket: zmq.Socket[bytes]) -> bool:
+    """Ask whether there is a message: far cheaper than the exception of a socket that has none."""
+    return bool(int(socket.get(_EVENTS)) & _POLLIN)
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:

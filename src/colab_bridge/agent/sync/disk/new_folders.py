@@ -14,16 +14,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from .ops import Action, ApplyOp
+from .ops import TXN, Action, ApplyOp
 from .place import Calls, remove_all, split_path
 from .platform_folder import Folder
 from .root import STATE_FOLDER
 
 __all__ = ["NEW_FOLDER", "GrowingFolders", "NewFolders"]
 
-NEW_FOLDER = re.compile(r"new~[A-Za-z0-9][A-Za-z0-9._-]{0,79}~[0-9]{1,9}")
+NEW_FOLDER = re.compile(rf"new~{TXN.pattern}~[0-9]{{1,9}}")
 """Names of these folders in the stage."""
-_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _FILE_MODE = 0o666  # The umask applies, as it does to the folder; the stage lets nobody else in.
 _PROGRAM_MODE = 0o777
 
@@ -292,7 +291,7 @@ class GrowingFolders:
             ValueError: the name of the transaction is not acceptable.
             OSError: content could not be read or written.
         """
-        if not _TXN.fullmatch(txn):
+        if not TXN.fullmatch(txn):
             raise ValueError("no name for a transaction")
         if self._new is not None and self._new.txn != txn:
             self._end()

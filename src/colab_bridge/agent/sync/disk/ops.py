@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "TXN",
     "Action",
     "ApplyOp",
     "Code",
@@ -33,6 +35,8 @@ __all__ = [
     "signature_of",
 ]
 
+TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+"""Names of transactions."""
 _MAX_SIZE = 2**53
 _KEYS = frozenset("apedslomx")
 _LINK = b"cb-sync-link"

@@ -26,7 +26,7 @@ from ..transfer.patch import Copy
 from ..transfer.trail import Mark, Trails
 from .exchange import pick_exchange
 from .new_folders import NEW_FOLDER, GrowingFolders
-from .ops import ApplyOp, link_digest
+from .ops import TXN, ApplyOp, link_digest
 from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
 from .place import Calls, remove_all
 from .platform_folder import Folder
@@ -35,7 +35,7 @@ from .root import STATE_FOLDER, Root
 __all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent", "make_calls"]
 
 _CONTENT = re.compile(r"[0-9a-f]{64}")
-_WORK = re.compile(r"([0-9a-f]{64}|folder)~([A-Za-z0-9][A-Za-z0-9._-]{0,79})~([0-9]{1,9})(?:~old)?")
+_WORK = re.compile(rf"([0-9a-f]{{64}}|folder)~({TXN.pattern})~([0-9]{{1,9}})(?:~old)?")
 _BUFFER_BYTES = 2**20
 LARGE_BYTES = SMALL_FILE_BYTES
 """Contents from this size on outlive the process that fetched them."""

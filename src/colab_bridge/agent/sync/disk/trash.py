@@ -9,13 +9,13 @@ writes into it later is found by that (:meth:`Trash.changed_since`).
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .ops import TXN
 from .place import Calls, Places, remove_all
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
@@ -23,8 +23,6 @@ from .trash_box import MANIFEST, NUMBER, RETURNED, Seen, TrashBox, digest_of
 from .verify import Looker
 
 __all__ = ["Trash", "TrashEntry", "TrashFault"]
-
-_TXN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 class TrashFault(Exception):
@@ -90,7 +88,7 @@ class Trash:
             FileNotFoundError: it has none, and none is to be made.
             OSError: it could not be made.
         """
-        if not _TXN.fullmatch(txn):
+        if not TXN.fullmatch(txn):
             raise ValueError("no name of a transaction")
         if create:
             with suppress(FileExistsError):
@@ -104,7 +102,7 @@ class Trash:
 
     def transactions(self) -> list[str]:
         """Return the transactions that have a part, by name."""
-        return sorted(name for name in self._calls.names(self.folder) if _TXN.fullmatch(name))
+        return sorted(name for name in self._calls.names(self.folder) if TXN.fullmatch(name))
 
     def list(self) -> list[TrashEntry]:
         """Return what people may want back, the newest first."""
@@ -131,7 +129,7 @@ class Trash:
 
     def _find(self, entry_id: str) -> tuple[TrashBox, int]:
         txn, _, number = entry_id.partition("/")
-        if not _TXN.fullmatch(txn) or not NUMBER.fullmatch(number):
+        if not TXN.fullmatch(txn) or not NUMBER.fullmatch(number):
             raise TrashFault("missing", "there is nothing in the trash under this id")
         try:
             return self.box(txn, create=False), int(number)

@@ -15,7 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from .patch import Copy, copies_in_new, gaps
@@ -121,8 +121,9 @@ class Trails:
         before = self._kept.pop(trail.digest, None)
         if before is not None:
             self._used -= _cost(before)
-            signatures, origin = trail.signatures or before.signatures, trail.origin or before.origin
-            trail = Trail(trail.digest, trail.size, trail.marks, signatures, origin)
+            trail = replace(
+                trail, signatures=trail.signatures or before.signatures, origin=trail.origin or before.origin
+            )
         self._kept[trail.digest] = trail
         self._used += _cost(trail)
         while self._used > self._most and self._kept:
@@ -157,8 +158,8 @@ def read_large(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None,
         packed, copies = signing.result()
     origin = trail.origin
     if origin is not None and not origin.grew:
-        origin = Origin(origin.digest, False, copies)
-    return Trail(trail.digest, trail.size, trail.marks, packed, origin)
+        origin = replace(origin, copies=copies)
+    return replace(trail, signatures=packed, origin=origin)
 
 
 def _hashed(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None) -> Trail:
