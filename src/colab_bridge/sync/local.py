@@ -197,8 +197,15 @@ class LocalSide:
             self.copies.keep(CopyKind.RESCUED, path, Side.LOCAL, pieces, txn=displaced.txn or "crash", now=now)
 
     async def do(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Run a blocking function in this side's thread; it is waited for even when the caller is cancelled."""
-        return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._thread)
+        """Run a blocking function in this side's thread; it is waited for even when the caller is cancelled.
+
+        Raises:
+            UserError: the folder cannot be read, or not any more.
+        """
+        try:
+            return await anyio.to_thread.run_sync(partial(function, *args, **options), limiter=self._thread)
+        except RootFault as error:
+            raise _not_synced(error) from error
 
     async def aclose(self) -> None:
         """Write down what is remembered, and let go."""
@@ -230,8 +237,6 @@ class LocalSide:
             # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
             self._reopen()
             settled = self._settle(walk, known)
-        except RootFault as error:
-            raise _not_synced(error) from error
         assert self.folder.rules is not None
         rules = self.folder.rules
         key = (settled.tree, self.folder.rules_id)
@@ -345,6 +350,7 @@ class LocalSide:
 
         Raises:
             RootGone: the folder is missing or another one.
+            RootFault: it cannot be read any more; what was done is found at the next look.
         """
         if self.mark is not None:
             for digest in {operation.digest for operation in operations if operation.digest}:

@@ -43,6 +43,40 @@ def refusing(root: str, number: int, real: Any) -> Any:
     return call
 
 
+@pytest.mark.rows("X04")
+async def test_a_folder_that_refuses_to_be_read_while_a_sync_changes_it_is_told_and_the_next_sync_goes_on(channels):
+    async with channels() as pair:
+        edit(pair.here, "f=1 g=1")
+        await pair.sync.sync("sync")
+        edit(pair.there, "f=2 g=2")
+        with pytest.MonkeyPatch.context() as patch:
+            real = pair.local.folder.applier.apply
+
+            def close_then(*args: Any, **more: Any) -> Any:
+                results = real(*args, **more)
+                patch.setattr(os, "stat", refused(os.stat))
+                return results
+
+            patch.setattr(pair.local.folder.applier, "apply", close_then)
+            with pytest.raises(SyncFailure) as caught:
+                await pair.sync.sync("sync")
+        assert caught.value.kind is FailureKind.UNUSABLE
+        assert str(pair.here) in caught.value.text
+        await pair.sync.sync("sync")
+        assert tree_of(pair.here) == {"f": "2", "g": "2"}
+
+
+def refused(real: Any) -> Any:
+    """Return a call that may look at nothing by its name in a folder."""
+
+    def call(*args: Any, **more: Any) -> Any:
+        if more.get("dir_fd") is not None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(*args, **more)
+
+    return call
+
+
 @pytest.mark.rows("X04", "X05", "X12", "X13")
 @pytest.mark.parametrize("side", ["here", "there"])
 @pytest.mark.parametrize("number", REASONS, ids=lambda number: errno.errorcode[number])
