@@ -81,7 +81,7 @@ campaign-frontends: $(STAMPS)/test ## Every front end through the tunnel, of a J
 campaign-sync: $(STAMPS)/test ## A fault at every file-system call of a sync, thousands of random edits with deaths in between
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --timeout 14400 \
 		tests/integration/sync_rows/test_rows_faults.py tests/integration/sync_rows/test_rows_properties.py \
-		tests/integration/sync/test_sync_cut.py
+		tests/integration/sync/test_sync_cut.py tests/integration/sync/test_sync_large.py
 
 campaign-colab: $(STAMPS)/test ## A day on an emulated T4: tokens of an hour, ten idle gaps, twenty failures
 	COLAB_BRIDGE_CAMPAIGN=1 $(BIN)/python -m pytest -n 0 tests/integration/colab_stack/test_colab_day.py

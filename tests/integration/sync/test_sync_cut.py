@@ -104,5 +104,7 @@ async def test_a_large_file_crosses_a_link_that_is_cut_five_times_with_little_se
     received = await carried(rig, down, SIZE, CUTS)
     assert digest_of(here) == digest_of(there)
     assert received <= overhead * (SIZE + allowed)
-    assert peak_bytes(agent_pid(rig.workspace)) <= MEMORY
-    assert peak_bytes(rig.home.pid) <= MEMORY
+    peaks = [peak_bytes(agent_pid(rig.workspace)), peak_bytes(rig.home.pid)]
+    again = [f"{crossed / overhead / SIZE - 1:.2%}" for crossed in (sent, received)]
+    print(f"sent again: {again[0]} up, {again[1]} down; most memory: {[peak // 2**20 for peak in peaks]} MiB")
+    assert max(peaks) <= MEMORY
