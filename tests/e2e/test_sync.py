@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,37 @@ def test_a_file_that_stays_here_is_named_with_the_command_that_takes_it_along(de
     assert "colab-bridge sync include dist/table.csv" in done.stderr
     desk.out("sync", "include", "dist/table.csv", "-s", desk.session)
     assert run(desk, "print(open('dist/table.csv').read())").stdout == "a,b\n\n"
+
+
+def test_also_a_script_and_a_command_that_miss_such_a_file_are_followed_by_that_command(desk: Desk) -> None:
+    desk.write("build/my table.csv", "a,b\n")
+    desk.write("reads.py", "open('build/my table.csv')\n")
+    for target in (["reads.py"], ["-m", "reads"], ["--", "cat", "build/my table.csv"]):
+        done = desk.run("run", "-s", desk.session, *target)
+        assert done.returncode == 1
+        (line,) = [line for line in done.stderr.splitlines() if "stays here" in line]
+        assert line.endswith("colab-bridge sync include 'build/my table.csv'")
+
+
+def test_the_status_lists_what_stays_here_and_what_cannot_travel_with_why_and_what_to_do(desk: Desk) -> None:
+    desk.write(".env", "TOKEN=1")
+    os.mkfifo(desk.project / "pipe")
+    for number in range(30):
+        desk.write(f"keys/{number}.pem", "secret")
+    try:
+        desk.out("sync", "-s", desk.session)
+        lines = desk.out("sync", "status", "-s", desk.session).splitlines()
+    finally:
+        (desk.project / "pipe").unlink()
+        shutil.rmtree(desk.project / "keys")
+    assert "blocked   pipe: here: it is a device, a socket or a pipe" in lines
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("stays here (")]
+    count = int(lines[at][len("stays here (") :].rstrip("):"))
+    assert count >= 31
+    assert lines[-1] == f"  and {count - 20} more: colab-bridge sync status --json"
+    shown = [line for line in lines[at + 1 : -1] if ".pem: it may hold a secret (*.pem)" in line]
+    assert all("; to take it along: colab-bridge sync include keys/" in line for line in shown)
+    assert shown != []
 
 
 def test_what_both_sides_changed_is_kept_in_both_versions(desk: Desk) -> None:

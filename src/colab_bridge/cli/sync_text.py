@@ -15,6 +15,7 @@ __all__ = ["amount", "show_conflict", "show_diff", "show_report", "show_status"]
 _ARROWS = {"remote": "up  ", "local": "down"}
 _MOST_TEXT = 1 << 20
 _MOST_HELD = 5
+_MOST_LEFT_OUT = 20
 _SIZES = frozenset({"blocked", "stays-there"})
 
 
@@ -74,13 +75,18 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     for copy in status.get("conflicts") or []:
         console.out(f"conflict  {copy.get('path')}: colab-bridge sync conflicts {copy.get('id')}\n")
     _show_holds(console, status.get("holds") or [])
+    for notice in (status.get("last") or {}).get("notices") or []:
+        if notice.get("kind") in _SIZES:
+            command = f"; take it along: {notice['command']}" if notice.get("command") else ""
+            console.out(f"blocked   {notice.get('path')}: {notice.get('sentence')}{command}\n")
     left = status.get("left_out") or []
+    count = status.get("left_out_count", len(left))
     if left:
-        console.out(f"stays here ({len(left)}):\n")
-    for item in left[:20]:
-        console.out(f"  {amount(item.get('size')):>10}  {item.get('line')}\n")
-    if len(left) > 20:
-        console.out(f"  and {len(left) - 20} more: colab-bridge sync status --json\n")
+        console.out(f"stays here ({count}):\n")
+    for item in left[:_MOST_LEFT_OUT]:
+        console.out(f"  {amount(item['size']) if item.get('size') else '':>10}  {item.get('line')}\n")
+    if count > _MOST_LEFT_OUT:
+        console.out(f"  and {count - _MOST_LEFT_OUT} more: colab-bridge sync status --json\n")
 
 
 def show_diff(console: Console, diff: Mapping[str, Any]) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import posixpath
-import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from colab_bridge.agent.sync.names import shown
 from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.record import EntryKind
@@ -16,12 +13,13 @@ from colab_bridge.model.records import KernelRecord
 from colab_bridge.ports.barrier import BarrierRefused
 from colab_bridge.sync.controller import SyncController
 from colab_bridge.sync.failures import FailureKind, SyncFailure, listed
+from colab_bridge.sync.missing import left_out_hint, missing_paths, words_of
 from colab_bridge.sync.report import SyncReport, run_line
 from colab_bridge.sync_core.summary import hold_lines
 from colab_bridge.wire.jupyter_ws import decode_v1
 from colab_bridge.wire.message import MessageError, RawMessage
 
-__all__ = ["SETUP_PREFIX", "KernelBarrier", "left_out_hint", "missing_paths"]
+__all__ = ["SETUP_PREFIX", "KernelBarrier"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,8 @@ _SEARCHED_ENTRIES = 64
 _RUN_ANYWAY = frozenset({FailureKind.PAUSED, FailureKind.UNUSABLE})
 #: Ids of our own silent requests begin so; nothing of theirs travels.
 SETUP_PREFIX = "setup-"
-_MISSING = re.compile(r"No such file or directory: b?(['\"])(?P<path>.{1,1024}?)\1")
+#: What stands in every message that tells of a file that is not there.
+_SIGNS = (b"No such file", b"FileNotFoundError")
 
 
 class KernelBarrier:
@@ -142,7 +141,7 @@ class KernelBarrier:
         if last.deferred:
             names = listed(item.path for item in last.deferred)
             size = sum(item.size for item in last.deferred) / 2**20
-            self._tell(run, "info", f"coming down in the background: {names} ({size:.0f} MiB)")
+            self._tell(run, "sync", f"coming down in the background: {names} ({size:.0f} MiB)")
         if last.unstable:
             self._tell(run, "info", f"still open for writing on the runtime: {listed(last.unstable)}")
 
@@ -173,47 +172,15 @@ class KernelBarrier:
         start = max(self._cursor, self._hub.record.next_seq - 1 - _SEARCHED_ENTRIES)
         found: list[str] = []
         for entry in self._hub.record.read(start):
-            if entry.kind is not EntryKind.DOWN:
+            if entry.kind is not EntryKind.DOWN or not any(sign in entry.body for sign in _SIGNS):
                 continue
             try:
                 message = decode_v1(entry.body)
-                if message.msg_type == "error" and message.parent_id == msg_id:
-                    found += missing_paths(message.content_fields())
+                if message.parent_id == msg_id:
+                    found += missing_paths(words_of(message))
             except MessageError:
                 log.debug("unreadable entry passed over")
         return found
-
-
-def missing_paths(error: Mapping[str, Any]) -> list[str]:
-    """Return the paths that an ``error`` message says do not exist."""
-    if error.get("ename") not in {"FileNotFoundError", "OSError", "NotADirectoryError"}:
-        return []
-    return [match["path"] for match in _MISSING.finditer(str(error.get("evalue", ""))[:4096])]
-
-
-def left_out_hint(controller: SyncController, cwd: str, path: str) -> str | None:
-    """Return the sentence for a file that code missed, None where it has nothing to do with the sync.
-
-    Args:
-        controller: The session's controller.
-        cwd: Working folder of the kernel, relative to the project.
-        path: What the code asked for.
-    """
-    info = controller.remote.info
-    if path.startswith("/"):
-        if info is None or not path.startswith(info.root.rstrip("/") + "/"):
-            return None
-        inside = path[len(info.root.rstrip("/")) + 1 :]
-    else:
-        inside = posixpath.normpath(posixpath.join(cwd, path))
-    if inside.startswith("..") or not (controller.local.project / inside).exists():
-        return None
-    for item in controller.left_out():
-        if inside == item.path or inside.startswith(item.path + "/"):
-            name = shown(inside)
-            why = f"{name} exists here but stays here: {item.sentence}"
-            return f"{why}; take it along: colab-bridge sync include {name}" if item.includable else why
-    return None
 
 
 def _run_of(msg_id: str) -> str:

@@ -156,7 +156,8 @@ def merged(reports: Sequence[SyncReport]) -> SyncReport:
 def run_line(reports: Sequence[SyncReport], without: Collection[str] = (), named: int = 3) -> str:
     """Return the line after a run, such as ``3 up, 2 down: outputs/plot.png, models/m.pkl``; empty when nothing moved.
 
-    Results are named before what went up.
+    Results are named before what went up. What still comes down in the background is not counted, even where a
+    beginning of it is here.
 
     Args:
         reports: Syncs that belong to the run.
@@ -164,6 +165,7 @@ def run_line(reports: Sequence[SyncReport], without: Collection[str] = (), named
         named: How many are named.
     """
     ups = tuple(dict.fromkeys(path for report in reports for path in report.up if path not in without))
+    without = {*without, *(item.path for item in (reports[-1].deferred if reports else ()))}
     downs = tuple(dict.fromkeys(path for report in reports for path in report.down if path not in without))
     words = [f"{len(paths)} {word}" for paths, word in ((ups, "up"), (downs, "down")) if paths]
     if not words:
@@ -218,7 +220,7 @@ def diff_view(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def left_out_lines(left_out: Sequence[LeftOut], most: int = 50) -> list[dict[str, Any]]:
+def left_out_lines(left_out: Sequence[LeftOut], most: int = 1000) -> list[dict[str, Any]]:
     """Return what stays at home, largest first, with the command that takes it along."""
     items: Iterable[Any] = sorted(left_out, key=lambda item: -item.size)
     return [

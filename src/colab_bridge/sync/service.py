@@ -90,6 +90,7 @@ class SyncService:
             "holds": [hold_view(hold) for hold in last.holds] if last is not None else [],
             "conflicts": [_copy_view(controller, copy) for copy in open_copies],
             "left_out": left_out_lines(controller.left_out()),
+            "left_out_count": len(controller.left_out()),
             "under_way": [
                 {"path": shown(path), "done": done, "size": size}
                 for path, (done, size) in self._manager.progress(name).items()

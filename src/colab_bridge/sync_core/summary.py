@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from colab_bridge.agent.sync.names import shown
+from colab_bridge.agent.sync.names import MAX_PATH_BYTES, shown
 from colab_bridge.agent.sync.tree import Blocked, Entry, File, Unknown, Why
 from colab_bridge.sync_core.changes import Action, Change
 from colab_bridge.sync_core.model import Decision, Hold, Reason, Rule, Side, Stop
@@ -166,7 +166,7 @@ def _notices(decision: Decision) -> Iterable[Notice]:
         yield Notice(path=path, kind="kept", sentence=decision.reason.sentence)
     if not decision.settled:
         too_large = [_is_too_large(entry) for entry in (decision.local, decision.remote)]
-        command = f"colab-bridge sync include {_quoted(path)}" if any(too_large) else ""
+        command = include_command(path) if any(too_large) else ""
         kind = "stays-there" if too_large[1] and not too_large[0] else "blocked"
         yield Notice(path=path, kind=kind, sentence=_blocked_sentence(decision), command=command)
     if decision.remote_keeps_exec:
@@ -219,7 +219,13 @@ def left_out_line(path: str, sentence: str, *, includable: bool = True) -> str:
     safe = shown(path)
     if not includable:
         return f"{safe}: {sentence}"
-    return f"{safe}: {sentence}; to take it along: colab-bridge sync include {_quoted(safe)}"
+    return f"{safe}: {sentence}; to take it along: {include_command(path)}"
+
+
+def include_command(path: str) -> str:
+    """Return the command that takes a path along, as a shell reads it."""
+    whole = path.isprintable() and len(path) <= MAX_PATH_BYTES
+    return f"colab-bridge sync include {_quoted(path if whole else shown(path))}"
 
 
 def one_line(plan: Plan) -> str:

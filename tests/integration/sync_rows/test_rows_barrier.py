@@ -96,6 +96,21 @@ async def test_a_file_that_is_open_for_writing_there_is_named(pairs):
         assert tree_of(pair.here)["log"] == "half whole"
 
 
+@pytest.mark.rows("J09")
+async def test_a_file_that_is_still_open_is_named_also_if_what_is_in_it_came_before_the_run_ended(pairs):
+    async with pairs() as pair:
+        edit(pair.here, "f=1")
+        await pair.sync.sync("sync")
+        await pair.sync.sync("post")
+        with open(pair.there / "log", "w", encoding="utf-8") as log:
+            log.write("half")
+            log.flush()
+            await pair.sync.keep_up()
+            report = await pair.sync.sync("post")
+            assert (report.down, report.unstable) == ((), ("log",))
+            assert (await pair.sync.sync("post")).unstable == (), "nobody has changed anything in between"
+
+
 @pytest.mark.rows("J15", "J12")
 @pytest.mark.parametrize("verb", ["pre", "post"])
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -275,8 +275,10 @@ class FilesService:
             self._stage(folder, body, blob)
             operations, overtaken = split_overtaken(operations, known, settled.tree)
             results = folder.apply(read_field(params, "txn", str)[:64], operations)
-        # What nobody has changed need not be looked for in all processes.
-        unstable = folder.open_files() if after_run and known is not folder.tree else ()
+        # What nobody has changed since the last run need not be looked for in all processes.
+        unstable = folder.open_files() if after_run and folder.gen != workspace.gen_after_run else ()
+        if after_run:
+            workspace.gen_after_run = folder.gen
         outcome = [[r.path, r.code.value] for r in results if not r.ok]
         outcome += [[op.path, Code.MOVED.value] for op in overtaken]
         done = len(operations) + len(overtaken) - len(outcome)
@@ -297,7 +299,7 @@ class FilesService:
         tree = folder.tree
         assert tree is not None
         head = {"gen": folder.gen, "root": tree.kept.digest.hex(), "walked": settled.walked, **self._rules_of(folder)}
-        if known is tree and not done and not outcome and not workspace.late:
+        if known is tree and not done and not outcome and not workspace.late and not unstable:
             return Reply(head)
         as_expected = bool(expected) and known is not None and expected == delta_digest(known, tree)
         rows = None if known is None or as_expected else delta_of(known, tree, 4000)

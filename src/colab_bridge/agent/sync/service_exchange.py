@@ -36,6 +36,7 @@ class Workspace:
         self.pruned_s = 0.0
         self.late: list[list[str]] = []
         self.told: tuple[str, list[ApplyOp]] = ("", [])
+        self.gen_after_run = 0
 
     def tend(self) -> None:
         """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""
