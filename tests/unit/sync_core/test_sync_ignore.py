@@ -89,7 +89,9 @@ def by_rules(matcher: Matcher, path: str, *, is_folder: bool) -> bool:
     names = path.split("/")
     for depth in range(1, len(names) + 1):
         last = depth == len(names)
-        rule = matcher.match("/".join(names[:depth]), names[depth - 1], is_folder=is_folder or not last)
+        path_matters = matcher.asks_paths_in("/".join(names[: depth - 1]))
+        below = "/".join(names[:depth]) if path_matters else None
+        rule = matcher.match(below, names[depth - 1], is_folder=is_folder or not last)
         if rule is not None and not rule.negated:
             return True
     return False

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
+from typing import NamedTuple
 
 from .names import guard_key
-from .patterns import Matcher, escape_pattern, parse_rules
+from .patterns import Matcher, Rule, escape_pattern, parse_rules
 from .reasons import Reason
 from .tree import EMPTY, Directory, Entry, join
 
@@ -171,19 +172,40 @@ _PART = Verdict(Standing.TRAVELS, Cause.DEFAULT)
 NEVER_TRAVELS = Verdict(Standing.IGNORED, Cause.NEVER)
 
 
+class _Source(NamedTuple):
+    """One list of rules, as it stands in one folder.
+
+    Attributes:
+        cut: Letters of a path before its part that is relative to the folder of the list.
+        folder: Path of that folder.
+        cause: What the list is.
+        matcher: Its rules.
+        by_path: The paths of what is in the folder matter too, not only the names.
+    """
+
+    cut: int
+    folder: str
+    cause: Cause
+    matcher: Matcher
+    by_path: bool = True
+
+    def inside(self, path: str) -> _Source:
+        """Return the same list as it stands in a folder below."""
+        return self._replace(by_path=self.matcher.asks_paths_in(path[self.cut :]))
+
+    def match(self, folder: str, name: str, *, is_folder: bool) -> Rule | None:
+        """Return the last rule that matches a name in the folder, or None."""
+        path = join(folder, name)[self.cut :] if self.by_path else None
+        return self.matcher.match(path, name, is_folder=is_folder)
+
+
 class FolderRules:
     """The rules as they stand inside one folder; asked name by name while a folder is listed."""
 
     __slots__ = ("_git", "_inherited", "_own", "_strict", "path")
 
     def __init__(
-        self,
-        path: str,
-        inherited: Verdict,
-        own: tuple[tuple[int, str, Cause, Matcher], ...],
-        git: tuple[tuple[int, str, Cause, Matcher], ...],
-        *,
-        strict: bool,
+        self, path: str, inherited: Verdict, own: tuple[_Source, ...], git: tuple[_Source, ...], *, strict: bool
     ) -> None:
         self.path = path
         self._inherited = inherited
@@ -195,27 +217,27 @@ class FolderRules:
         """Return what becomes of a name in this folder."""
         if (name[0] == "." or not name.isascii() or "~" in name) and guard_key(name) in _NEVER:
             return NEVER_TRAVELS
-        path = join(self.path, name)
-        for cut, source, cause, matcher in self._own:
-            rule = matcher.match(path[cut:], name, is_folder=is_folder)
+        for source in self._own:
+            rule = source.match(self.path, name, is_folder=is_folder)
             if rule is None:
                 continue
             if not rule.negated:
-                return Verdict(Standing.IGNORED, cause, rule.text, source)
-            if cause is Cause.OWN:
-                return Verdict(Standing.INCLUDED, cause, rule.text, source)
+                return Verdict(Standing.IGNORED, source.cause, rule.text, source.folder)
+            if source.cause is Cause.OWN:
+                return Verdict(Standing.INCLUDED, source.cause, rule.text, source.folder)
             break
         if self._inherited.standing is not Standing.TRAVELS:
             return self._inherited
-        return self._git_verdict(path, name, is_folder=is_folder)
+        return self._git_verdict(name, is_folder=is_folder) if self._git else _PART
 
-    def _git_verdict(self, path: str, name: str, *, is_folder: bool) -> Verdict:
-        for cut, source, cause, matcher in self._git:
-            rule = matcher.match(path[cut:], name, is_folder=is_folder)
+    def _git_verdict(self, name: str, *, is_folder: bool) -> Verdict:
+        for source in self._git:
+            rule = source.match(self.path, name, is_folder=is_folder)
             if rule is not None:
                 if rule.negated:
                     break
-                return Verdict(Standing.IGNORED if self._strict else Standing.BUDGET, cause, rule.text, source)
+                standing = Standing.IGNORED if self._strict else Standing.BUDGET
+                return Verdict(standing, source.cause, rule.text, source.folder)
         return _PART
 
 
@@ -243,26 +265,21 @@ class IgnoreRules:
         self._own = {base: Matcher(parse_rules(text), fold=fold) for base, text in self._texts["own"].items()}
         self._git = {base: Matcher(parse_rules(text), fold=fold) for base, text in self._texts["git"].items()}
         self._built_in = (
-            (0, "", Cause.SECRET, Matcher(parse_rules(SECRETS), fold=True)),
-            (0, "", Cause.BUILT_IN, Matcher(parse_rules(BUILT_IN), fold=fold)),
+            _Source(0, "", Cause.SECRET, Matcher(parse_rules(SECRETS), fold=True)),
+            _Source(0, "", Cause.BUILT_IN, Matcher(parse_rules(BUILT_IN), fold=fold)),
         )
 
     def root(self) -> FolderRules:
         """Return the rules inside the root."""
         return self._folder("", _PART, self._built_in, ())
 
-    def _folder(
-        self,
-        path: str,
-        inherited: Verdict,
-        own: tuple[tuple[int, str, Cause, Matcher], ...],
-        git: tuple[tuple[int, str, Cause, Matcher], ...],
-    ) -> FolderRules:
+    def _folder(self, path: str, inherited: Verdict, own: tuple[_Source, ...], git: tuple[_Source, ...]) -> FolderRules:
         cut = len(path) + 1 if path else 0
+        own, git = tuple(source.inside(path) for source in own), tuple(source.inside(path) for source in git)
         if (matcher := self._own.get(path)) is not None:
-            own = ((cut, path, Cause.OWN, matcher), *own)
+            own = (_Source(cut, path, Cause.OWN, matcher), *own)
         if (matcher := self._git.get(path)) is not None:
-            git = ((cut, path, Cause.GIT, matcher), *git)
+            git = (_Source(cut, path, Cause.GIT, matcher), *git)
         return FolderRules(path, inherited, own, git, strict=self.strict)
 
     def inside(self, folder: FolderRules, name: str, verdict: Verdict) -> FolderRules:

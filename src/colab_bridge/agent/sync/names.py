@@ -44,10 +44,11 @@ _WINDOWS_DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "clock$", "conin$", "conout$"]
     + [device + digit for device in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
 )
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
-_PLAIN_PATH = re.compile(rf"(?=.{{1,{MAX_NAME_BYTES}}}$){_PLAIN.pattern}(?:/{_PLAIN.pattern})*")
-# Wider than the devices: what it finds is looked at closely.
-_DEVICE_LIKE = re.compile(r"(?:^|/)(?:con|prn|aux|nul|clock|com[0-9]|lpt[0-9])", re.IGNORECASE)
+# Most names and paths; none that begins like a device, those are looked at closely.
+_PLAIN = re.compile(
+    r"(?![CPANLcpanl](?i:on|rn|ux|ul|lock|om[0-9]|pt[0-9]))[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
+)
+_PLAIN_PATH = re.compile(rf"{_PLAIN.pattern}(?:/{_PLAIN.pattern})*")
 _SHOWN_CHARACTERS = 200
 
 
@@ -117,16 +118,15 @@ def _unportable(name: str) -> NameFault | None:
 
 def check_name(name: str) -> NameFault | None:
     """Return what is wrong with one component, the worst first; None when it may travel anywhere."""
-    if _PLAIN.fullmatch(name) and len(name) <= MAX_NAME_BYTES:
-        # The quick way for most names: only their stem may be what no system lets be.
-        return NameFault.DEVICE if name.partition(".")[0].casefold() in _WINDOWS_DEVICES else None
+    if len(name) <= MAX_NAME_BYTES and _PLAIN.fullmatch(name):
+        return None
     return _hostile(name) or _refused(name) or _unportable(name)
 
 
 def check_path(path: str) -> NameFault | None:
     """Return what is wrong with a relative path, the worst first; None when it may travel anywhere."""
-    if _PLAIN_PATH.fullmatch(path) and path.count("/") < MAX_DEPTH and not _DEVICE_LIKE.search(path):
-        # The quick way for most paths: so short that no name in them is too long.
+    if len(path) <= MAX_NAME_BYTES and _PLAIN_PATH.fullmatch(path) and path.count("/") < MAX_DEPTH:
+        # So short that no name in it is too long.
         return None
     if path.startswith("/"):
         return NameFault.ABSOLUTE

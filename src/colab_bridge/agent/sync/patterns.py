@@ -7,9 +7,8 @@ are compared in Unicode form NFC.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 from unicodedata import normalize
 
 __all__ = ["Matcher", "Rule", "escape_pattern", "parse_rules"]
@@ -28,7 +27,7 @@ _CLASSES = {
     "upper": "A-Z",
     "xdigit": "0-9A-Fa-f",
 }
-_NAMES_REMEMBERED = 100_000
+_ENDS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,56 +204,191 @@ def _literal(pattern: str) -> str | None:
     return re.sub(r"\\(.)", r"\1", pattern)
 
 
-_NO_PIECES: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+def _edges(pattern: str) -> tuple[str, str, str]:
+    """Return what a pattern without a slash says about every name that it matches.
+
+    Returns:
+        Regular expressions for the first and for the last letter (empty: any letter), and the longest text in it.
+
+    Raises:
+        _Unmatchable: it can match nothing.
+    """
+    letters: list[str] = []  # one expression for each letter, empty for a star
+    texts = [""]
+    place = 0
+    while place < len(pattern):
+        letter = pattern[place]
+        place += 1
+        if letter == "*":
+            letters.append("")
+            texts.append("")
+        elif letter == "?":
+            letters.append("[^/]")
+            texts.append("")
+        elif letter == "[":
+            piece, place = _bracket(pattern, place)
+            letters.append(piece)
+            texts.append("")
+        else:
+            if letter == "\\":
+                if place >= len(pattern):
+                    raise _Unmatchable
+                letter, place = pattern[place], place + 1
+            letters.append(re.escape(letter))
+            if letter.isascii():
+                texts[-1] += letter
+            else:
+                # Without regard to case, another letter may stand for this one.
+                texts.append("")
+    return letters[0], letters[-1], max(texts, key=len)
 
 
-class _Finder:
-    """The highest number of a rule whose pattern matches a text; most patterns cost one look into a dictionary."""
+@dataclass(frozen=True, slots=True)
+class _Wild:
+    """A pattern with wildcards at other places than its beginning or its end alone.
+
+    Attributes:
+        number: Number of its rule.
+        first: Expression for the first letter; empty is any.
+        last: Likewise for the last one.
+        text: In every name that it matches.
+        match: Returns None for a name that it does not match.
+    """
+
+    number: int
+    first: str
+    last: str
+    text: str
+    match: Callable[[str], object]
+
+    def may_have(self, first: str, last: str, flags: int) -> bool:
+        """Return whether a name with these letters at its ends may match."""
+        return _may_be(self.first, first, flags) and _may_be(self.last, last, flags)
+
+
+def _may_be(wanted: str, letter: str, flags: int) -> bool:
+    if wanted in {"", re.escape(letter)}:
+        return True
+    is_set = wanted[0] in "[("
+    return is_set and re.fullmatch(wanted, letter, flags) is not None
+
+
+_Pieces = tuple[tuple[int, dict[str, int]], ...]
+_Ends = tuple[_Pieces, _Pieces, tuple[_Wild, ...]]
+_UNKNOWN: _Ends = ((), (), ())
+
+
+class _Names:
+    """The highest number of a rule without a slash whose pattern matches a name.
+
+    A name costs two looks into dictionaries: as a whole, and by its first and its last letter, which tell the few
+    patterns that may match it.
+    """
 
     def __init__(self, *, fold: bool) -> None:
-        self._flags = re.IGNORECASE if fold else 0
+        self._fold = fold
+        self._flags = (re.IGNORECASE if fold else 0) | re.DOTALL
         self._exact: dict[str, int] = {}
         # By the letter where they end or begin: most names have none of these letters there.
         self._tails: dict[str, dict[int, dict[str, int]]] = {}
         self._heads: dict[str, dict[int, dict[str, int]]] = {}
-        self._wild: dict[str | None, list[tuple[int, str]]] = {}
-        self._compiled: dict[str | None, tuple[re.Pattern[str], dict[int, int]]] = {}
+        self._wild: list[_Wild] = []
+        self._ends: dict[str, _Ends | None] = {}
 
-    def add(self, number: int, pattern: str, *, is_name: bool) -> None:
+    def add(self, number: int, pattern: str) -> None:
+        """Take a rule; later ones have higher numbers."""
         literal = _literal(pattern)
         if literal is not None:
             self._exact[literal] = number
             return
-        tail = _literal(pattern[1:]) if is_name and pattern.startswith("*") else None
-        head = _literal(pattern[:-1]) if is_name and pattern.endswith("*") and pattern[-2:] != "\\*" else None
+        tail = _literal(pattern[1:]) if pattern.startswith("*") else None
+        head = _literal(pattern[:-1]) if pattern.endswith("*") and pattern[-2:] != "\\*" else None
         if tail:
             self._tails.setdefault(tail[-1], {}).setdefault(len(tail), {})[tail] = number
         elif head:
             self._heads.setdefault(head[0], {}).setdefault(len(head), {})[head] = number
         else:
-            start = pattern[0] if is_name else pattern.split("/", 1)[0]
-            first = _literal(start) if start != "\\" else None
-            self._wild.setdefault(first, []).append((number, pattern))
+            try:
+                expression = re.compile(_Translation(pattern, f"r{number}").run(), self._flags)
+                self._wild.append(_Wild(number, *_edges(pattern), expression.fullmatch))
+            except _Unmatchable:
+                return
 
-    def find(self, text: str, first: str) -> int:
-        """Return the number, -1 when nothing matches; ``first`` is the first letter of a name or part of a path."""
-        best = self._exact.get(text, -1)
-        for length, tails in self._tails.get(text[-1:], _NO_PIECES).items():
-            if len(text) >= length:
-                best = max(best, tails.get(text[-length:], -1))
-        for length, heads in self._heads.get(text[:1], _NO_PIECES).items():
-            best = max(best, heads.get(text[:length], -1))
-        if self._wild:
-            for bucket in (None, first):
-                if bucket in self._wild:
-                    best = max(best, self._search(bucket, text))
+    def find(self, name: str) -> int:
+        """Return the number, -1 when nothing matches."""
+        best = self._exact.get(name, -1)
+        letters = name[:1] + name[-1:]
+        ends = self._ends.get(letters, _UNKNOWN)
+        if ends is _UNKNOWN:
+            ends = self._learn(letters)
+        if ends is None:
+            return best
+        tails, heads, wild = ends
+        for length, texts in tails:
+            if len(name) >= length:
+                best = max(best, texts.get(name[-length:], -1))
+        for length, texts in heads:
+            best = max(best, texts.get(name[:length], -1))
+        anyway = self._fold and not name.isascii()
+        for rule in wild:
+            if rule.number > best and (anyway or rule.text in name) and rule.match(name):
+                return rule.number
         return best
 
-    def _search(self, bucket: str | None, text: str) -> int:
+    def _learn(self, letters: str) -> _Ends | None:
+        """Return what may match names with these two letters at their ends."""
+        first, last = letters[:1], letters[-1:]
+        tails, heads = tuple(self._tails.get(last, {}).items()), tuple(self._heads.get(first, {}).items())
+        wild = tuple(rule for rule in reversed(self._wild) if rule.may_have(first, last, self._flags))
+        ends = (tails, heads, wild) if tails or heads or wild else None
+        if len(self._ends) >= _ENDS_REMEMBERED:
+            self._ends.clear()
+        self._ends[letters] = ends
+        return ends
+
+
+class _Paths:
+    """The highest number of a rule with a slash whose pattern matches a path."""
+
+    def __init__(self, *, fold: bool) -> None:
+        self._flags = re.IGNORECASE if fold else 0
+        self._exact: dict[str, int] = {}
+        # By the first component; None where a wildcard is in it.
+        self._wild: dict[str | None, list[tuple[int, str]]] = {}
+        self._compiled: dict[str | None, tuple[re.Pattern[str], dict[int, int]]] = {}
+        self._firsts: set[str] = set()
+
+    def add(self, number: int, pattern: str) -> None:
+        """Take a rule; later ones have higher numbers."""
+        literal = _literal(pattern)
+        if literal is not None:
+            self._exact[literal] = number
+            self._firsts.add(literal.split("/", 1)[0])
+            return
+        start = pattern.split("/", 1)[0]
+        first = _literal(start) if start != "\\" else None
+        self._wild.setdefault(first, []).append((number, pattern))
+        if first is not None:
+            self._firsts.add(first)
+
+    def speaks_of(self, first: str) -> bool:
+        """Return whether a path with this first component may match."""
+        return None in self._wild or first in self._firsts
+
+    def find(self, path: str) -> int:
+        """Return the number, -1 when nothing matches."""
+        best = self._exact.get(path, -1)
+        if self._wild:
+            for bucket in (None, path.split("/", 1)[0]):
+                if bucket in self._wild:
+                    best = max(best, self._search(bucket, path))
+        return best
+
+    def _search(self, bucket: str | None, path: str) -> int:
         ready = self._compiled.get(bucket)
         if ready is None:
             ready = self._compiled[bucket] = self._compile(self._wild.get(bucket, []))
-        found = ready[0].fullmatch(text)
+        found = ready[0].fullmatch(path)
         return ready[1][found.lastindex] if found and found.lastindex else -1
 
     def _compile(self, rules: list[tuple[int, str]]) -> tuple[re.Pattern[str], dict[int, int]]:
@@ -283,35 +417,45 @@ class Matcher:
     def __init__(self, rules: Iterable[Rule], *, fold: bool = False) -> None:
         self.rules = tuple(rules)
         self._fold = fold
-        self._names = (_Finder(fold=fold), _Finder(fold=fold))
-        self._paths = (_Finder(fold=fold), _Finder(fold=fold))
-        self._has_paths = any(rule.anchored for rule in self.rules)
-        self._seen: dict[tuple[str, bool], int] = {}
+        # For all names, and for those of folders only.
+        self._names = (_Names(fold=fold), _Names(fold=fold))
+        self._paths = (_Paths(fold=fold), _Paths(fold=fold))
+        self._has_paths = False
         for number, rule in enumerate(self.rules):
             pattern = rule.pattern.casefold() if fold else rule.pattern
-            group = self._paths if rule.anchored else self._names
-            group[rule.folders_only].add(number, pattern, is_name=not rule.anchored)
+            if rule.anchored:
+                self._paths[rule.folders_only].add(number, pattern)
+                self._has_paths = True
+            else:
+                self._names[rule.folders_only].add(number, pattern)
 
-    def match(self, path: str, name: str, *, is_folder: bool) -> Rule | None:
+    def asks_paths_in(self, folder: str) -> bool:
+        """Return whether a path in a folder may matter, and not only the name: see :meth:`match`.
+
+        Args:
+            folder: Path of the folder relative to that of the ignore file; empty is the same one.
+        """
+        if not self._has_paths or not folder:
+            return self._has_paths
+        first = folder.split("/", 1)[0]
+        first = first.casefold() if self._fold else first
+        return any(paths.speaks_of(first) for paths in self._paths)
+
+    def match(self, path: str | None, name: str, *, is_folder: bool) -> Rule | None:
         """Return the last rule that matches, or None.
 
         Args:
-            path: Relative to the folder of the ignore file.
+            path: Relative to the folder of the ignore file; None where :meth:`asks_paths_in` says that it is no matter.
             name: Last component of the path.
             is_folder: The path is a folder (a link to one is not).
         """
-        best = self._seen.get((name, is_folder), -2)
-        if best == -2:
-            best = self._best(self._names, name, name[:1], is_folder=is_folder)
-            if len(self._seen) >= _NAMES_REMEMBERED:
-                self._seen.clear()
-            self._seen[name, is_folder] = best
-        if self._has_paths:
-            best = max(best, self._best(self._paths, path, path.split("/", 1)[0], is_folder=is_folder))
+        text = name.casefold() if self._fold else name
+        best = self._names[False].find(text)
+        if is_folder:
+            best = max(best, self._names[True].find(text))
+        if path is not None:
+            path = path.casefold() if self._fold else path
+            best = max(best, self._paths[False].find(path))
+            if is_folder:
+                best = max(best, self._paths[True].find(path))
         return self.rules[best] if best >= 0 else None
-
-    def _best(self, finders: tuple[_Finder, _Finder], text: str, first: str, *, is_folder: bool) -> int:
-        if self._fold:
-            text, first = text.casefold(), first.casefold()
-        best = finders[False].find(text, first)
-        return max(best, finders[True].find(text, first)) if is_folder else best

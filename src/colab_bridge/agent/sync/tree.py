@@ -185,7 +185,7 @@ def _frame(kind: bytes, name: str, payload: bytes) -> bytes:
 
 
 def _summarise(directory: Directory) -> Kept:
-    state = blake2b(digest_size=32, person=_PERSON)
+    pieces: list[bytes] = []
     files = links = size = 0
     clean = known = True
     plain = not directory.has_ignored
@@ -193,27 +193,27 @@ def _summarise(directory: Directory) -> Kept:
     for name in sorted(directory.children):
         entry = directory.children[name]
         if isinstance(entry, File):
-            state.update(_frame(b"X" if entry.executable else b"F", name, entry.digest))
+            pieces.append(_frame(b"X" if entry.executable else b"F", name, entry.digest))
             files, size, tracked = files + 1, size + entry.size, True
         elif isinstance(entry, Directory):
             below = entry.kept
             files, links, size = files + below.files, links + below.links, size + below.size
             clean, plain, known = clean and below.clean, plain and below.plain, known and below.known
             if below.tracked:
-                state.update(_frame(b"D", name, below.digest))
+                pieces.append(_frame(b"D", name, below.digest))
                 tracked = True
         elif isinstance(entry, Link):
-            state.update(_frame(b"L", name, entry.target.encode("utf-8", "surrogatepass")))
+            pieces.append(_frame(b"L", name, entry.target.encode("utf-8", "surrogatepass")))
             files, links, tracked = files + 1, links + 1, True
         elif isinstance(entry, Unknown):
             # Counted, so that no incomplete tree ever has the digest of a complete one.
-            state.update(_frame(b"U", name, b""))
+            pieces.append(_frame(b"U", name, b""))
             clean = plain = known = False
             tracked = True
         else:
             clean = plain = False
     return Kept(
-        digest=state.digest(),
+        digest=blake2b(b"".join(pieces), digest_size=32, person=_PERSON).digest(),
         files=files,
         links=links,
         size=size,
@@ -264,12 +264,19 @@ def entry_at(root: Directory, path: str) -> Entry | None:
 
 def walk(root: Directory, prefix: str = "") -> Iterator[tuple[str, Entry]]:
     """Yield every entry below a folder with its path, depth first, names sorted, parents before children."""
-    for name in sorted(root.children):
-        entry = root.children[name]
-        path = join(prefix, name)
-        yield path, entry
-        if isinstance(entry, Directory):
-            yield from walk(entry, path)
+    # The folders on the way, each with its names that are still to come.
+    way = [(prefix, root.children, iter(sorted(root.children)))]
+    while way:
+        above, children, names = way[-1]
+        for name in names:
+            entry = children[name]
+            path = join(above, name)
+            yield path, entry
+            if isinstance(entry, Directory):
+                way.append((path, entry.children, iter(sorted(entry.children))))
+                break
+        else:
+            way.pop()
 
 
 def file_entries(entry: Entry | None, path: str) -> Iterator[tuple[str, File | Link]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..transfer.signatures import MIN_DELTA_BYTES
 from ..transfer.trail import Trail, Trails, read_large
 from .platform_folder import Folder
+from .statcache import record_of
 
 __all__ = ["Content", "ContentReader", "NotRegular", "Unstable", "digest_of"]
 
@@ -75,15 +76,9 @@ def _read_small(fd: int, size: int) -> bytes:
     return data
 
 
-def _is_same(one: os.stat_result, two: os.stat_result) -> bool:
-    return (
-        one.st_mtime_ns == two.st_mtime_ns
-        and one.st_ctime_ns == two.st_ctime_ns
-        and one.st_size == two.st_size
-        and one.st_ino == two.st_ino
-        and one.st_dev == two.st_dev
-        and one.st_mode == two.st_mode
-    )
+def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether two looks through one descriptor, so at one file of one device, have seen no change."""
+    return record_of(before) == record_of(after)
 
 
 class ContentReader:
@@ -119,6 +114,8 @@ class ContentReader:
             OSError: It cannot be read.
         """
         content = self._try(folder, name, known)
+        if content is not None:
+            return content
         for pause in _PAUSES_S:
             if content is not None or pause > self._patience_s:
                 break
@@ -137,20 +134,21 @@ class ContentReader:
             before = os.fstat(fd)
             if not modes.S_ISREG(before.st_mode):
                 raise NotRegular
+            size = before.st_size
             data: bytes | None = None
-            if before.st_size < _PIECE_BYTES:
-                data = _read_small(fd, before.st_size)
+            if size < _PIECE_BYTES:
+                data = _read_small(fd, size)
                 digest, length = blake2b(data, digest_size=32, key=self._key).digest(), len(data)
-            elif self._trails is not None and before.st_size >= MIN_DELTA_BYTES:
-                trail = read_large(fd, before.st_size, self._key, known, self._trails)
+            elif self._trails is not None and size >= MIN_DELTA_BYTES:
+                trail = read_large(fd, size, self._key, known, self._trails)
                 digest, length = trail.digest, trail.size
             else:
-                digest, length = digest_of(fd, self._key, before.st_size)
+                digest, length = digest_of(fd, self._key, size)
             self.hashed_bytes += length
             after = os.fstat(fd)
         finally:
             os.close(fd)
-        if length != after.st_size or not _is_same(before, after):
+        if length != size or not _is_same(before, after):
             return None
         if trail is not None and self._trails is not None:
             self._trails.add(trail)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..budget import Candidate, left_out
 from ..ignore import Standing, Verdict
 from ..names import check_target
+from ..transfer.signatures import MIN_DELTA_BYTES
 from ..tree import Blocked, File, Link, Why, join
 from .content import Content, ContentReader, NotRegular, Unstable
 from .ledger import Ledger
@@ -94,7 +95,7 @@ class Files:
             self._ledger.budget_changed = True
 
     def _read(self, node: Node, folder: Folder, name: str, seen: os.stat_result) -> None:
-        path = join(node.path, node.key(name))
+        path = join(node.path, node.keys.get(name, name))
         if self._wishes.mapped and path in self._wishes.mapped and seen.st_size > MAPPED_LIMIT_BYTES:
             self._ledger.doubtful(node, name, seen, Blocked(Why.MAPPED, seen.st_size))
             return
@@ -104,7 +105,7 @@ class Files:
                 self._ledger.put_file(node, name, seen, noted.digest)
                 return
         try:
-            content = self._content(node, folder, name)
+            content = self._content(node, folder, name, seen.st_size)
         except Unstable:
             self._ledger.doubtful(node, name, seen, Blocked(Why.UNSTABLE, seen.st_size))
         except FileNotFoundError:
@@ -114,14 +115,13 @@ class Files:
                 raise NotRegular from error
             self._ledger.doubtful(node, name, seen, Blocked(Why.UNREADABLE, seen.st_size))
         else:
-            self._ledger.put_file(node, name, content.seen, content.digest)
+            entry = self._ledger.put_file(node, name, content.seen, content.digest)
             if self._wishes.on_content is not None and content.data is not None:
-                entry = node.entry(name)
-                assert isinstance(entry, File)
                 self._wishes.on_content(path, entry, content.data)
 
-    def _content(self, node: Node, folder: Folder, name: str) -> Content:
-        entry = node.entry(name)
+    def _content(self, node: Node, folder: Folder, name: str, size: int) -> Content:
+        # What a small one was before helps nobody.
+        entry = node.entry(name) if size >= MIN_DELTA_BYTES else None
         known = (entry.digest, entry.size) if isinstance(entry, File) else None
         try:
             return self.reader.read(folder, name, known)

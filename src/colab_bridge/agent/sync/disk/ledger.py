@@ -150,11 +150,12 @@ class Ledger:
         node.records[name] = (NEVER, *record_of(seen)[1:])
         self.unrest.paths.add(node.at(name))
 
-    def put_file(self, node: Node, name: str, seen: os.stat_result, digest: bytes) -> None:
-        """Set a file whose content is known."""
-        executable = self.setting.probe.has_exec and bool(seen.st_mode & 0o100)
-        node.put(name, File(digest, seen.st_size, executable))
+    def put_file(self, node: Node, name: str, seen: os.stat_result, digest: bytes) -> File:
+        """Set a file whose content is known, and return what it is in the tree."""
+        entry = File(digest, seen.st_size, self.setting.probe.has_exec and bool(seen.st_mode & 0o100))
+        node.put(name, entry)
         self.record(node, name, seen)
+        return entry
 
     def record(self, node: Node, name: str, seen: os.stat_result) -> None:
         """Keep the signature, unless a write in the same tick would look the same."""
@@ -166,11 +167,12 @@ class Ledger:
         elif self.unrest.linked:
             self.unrest.linked.pop(path, None)
         mapped = bool(self.wishes.mapped) and join(node.path, node.key(name)) in self.wishes.mapped
+        record = record_of(seen)
         # A change time ahead of the clock was set by hand, no write of this moment can repeat it.
-        racy = seen.st_ctime_ns >= self.racy_from or self.racy_from <= seen.st_mtime_ns <= self._future
+        racy = record[0] >= self.racy_from or self.racy_from <= record[1] <= self._future
         if racy or mapped:
-            node.records[name] = (NEVER, *record_of(seen)[1:])
+            node.records[name] = (NEVER, *record[1:])
             self.unrest.paths.add(path)
         else:
-            node.records[name] = record_of(seen)
+            node.records[name] = record
             self.unrest.paths.discard(path)

@@ -59,6 +59,8 @@ def tree_name(node: Node, name: str, losers: frozenset[str]) -> tuple[str, Why |
     """
     if name.isascii() and not losers:
         wire, fault = name, check_name(name)
+        if fault is None and len(name) <= node.room_bytes and name[0] != "~":
+            return name, None
     else:
         raw = os.fsencode(name)
         wire, fault = name_from_disk(raw)

@@ -23,6 +23,7 @@ __all__ = ["NEW_FOLDER", "GrowingFolders", "NewFolders"]
 
 NEW_FOLDER = re.compile(rf"new~{TXN.pattern}~[0-9]{{1,9}}")
 """Names of these folders in the stage."""
+_TIMES_BY_DESCRIPTOR = os.utime in os.supports_fd
 _FILE_MODE = 0o666  # The umask applies, as it does to the folder; the stage lets nobody else in.
 _PROGRAM_MODE = 0o777
 
@@ -140,25 +141,25 @@ class NewFolders:
 
     def _write(self, op: ApplyOp, data: bytes | memoryview) -> None:
         parent, name = split_path(op.path)
-        folder = self._folder(parent)
-        fd = self._calls.create(folder, name, mode=_PROGRAM_MODE if op.executable else _FILE_MODE)
+        folder, calls = self._folder(parent), self._calls
+        fd = calls.create(folder, name, mode=_PROGRAM_MODE if op.executable else _FILE_MODE)
         # By path, closing a file may change how it looks.
-        is_final = folder.fd is not None and os.utime in os.supports_fd
+        is_final = folder.fd is not None and _TIMES_BY_DESCRIPTOR
         try:
             try:
-                self._calls.write(fd, data)
+                calls.write(fd, data)
                 if is_final and op.mtime_ns is not None:
-                    self._calls.utime_open(fd, (op.mtime_ns, op.mtime_ns))
-                self._calls.written(fd)
-                seen = self._calls.stat_open(fd)
+                    calls.utime_open(fd, (op.mtime_ns, op.mtime_ns))
+                calls.written(fd)
+                seen = calls.stat_open(fd)
             finally:
                 os.close(fd)
             if not is_final:
                 if op.mtime_ns is not None:
-                    self._calls.utime(folder, name, (op.mtime_ns, op.mtime_ns))
-                seen = self._calls.stat(folder, name)
+                    calls.utime(folder, name, (op.mtime_ns, op.mtime_ns))
+                seen = calls.stat(folder, name)
         except BaseException:
-            self._calls.unlink(folder, name)
+            calls.unlink(folder, name)
             raise
         self._written[op.path] = (op, seen, self._made[parent])
         self._sources.setdefault(op.digest, op.path)

@@ -21,6 +21,7 @@ from .root import Root
 __all__ = ["Calls", "Places", "open_flags", "remove_all", "split_path"]
 
 _EXTRA = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_CREATE = os.O_CREAT | _EXTRA
 _NO_MORE_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -87,8 +88,9 @@ class Calls:
 
     def create(self, folder: Folder, name: str, flags: int = os.O_WRONLY | os.O_EXCL, mode: int = 0o600) -> int:
         """Create a file; by default it must not exist yet, and only its owner may open it."""
-        path, keyword = _at(folder, name)
-        return os.open(path, open_flags(flags | os.O_CREAT), mode, **keyword)
+        fd = folder.fd
+        flags |= _CREATE
+        return os.open(folder.full(name), flags, mode) if fd is None else os.open(name, flags, mode, dir_fd=fd)
 
     def read(self, fd: int, count: int) -> bytes:
         """Read from the position."""
@@ -96,9 +98,11 @@ class Calls:
 
     def write(self, fd: int, data: bytes | memoryview) -> None:
         """Write all of it at the position."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        done = os.write(fd, data)
+        if done < len(data):
+            view = memoryview(data)[done:]
+            while view:
+                view = view[os.write(fd, view) :]
 
     def seek(self, fd: int, offset: int) -> None:
         """Set the position."""

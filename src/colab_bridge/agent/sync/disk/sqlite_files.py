@@ -31,10 +31,10 @@ _PAGES_AT_ONCE = 4096
 
 def main_name(name: str) -> str | None:
     """Return the name of the main file if a name is one of those that SQLite puts beside it."""
-    for suffix in _SIDECARS:
-        if name.endswith(suffix):
-            return name[: -len(suffix)] or None
-    return None
+    if not name.endswith(_SIDECARS):
+        return None
+    suffix = next(suffix for suffix in _SIDECARS if name.endswith(suffix))
+    return name[: -len(suffix)] or None
 
 
 def is_database_file(fd: int) -> bool:

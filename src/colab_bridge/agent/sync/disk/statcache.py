@@ -17,6 +17,7 @@ from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..ignore import FolderRules, Verdict
+from ..names import MAX_DEPTH, MAX_PATH_BYTES
 from ..tree import EMPTY, Directory, Entry, File, join
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Node:
         path: As it travels.
         disk: As the disk spells it.
         rules: Ignore rules inside.
+        room_bytes: Length of the longest name that may travel; -1 where none may, the path is too deep.
         device: Number of the file system.
         inode: Number of the folder.
         records: Signatures of entries that are no folders, by name on the disk.
@@ -109,6 +111,7 @@ class Node:
         "parent",
         "path",
         "records",
+        "room_bytes",
         "rules",
         "skipped",
     )
@@ -119,6 +122,9 @@ class Node:
         self.path = path
         self.disk: str = name if parent is None or not parent.disk else f"{parent.disk}/{name}"
         self.rules = rules
+        self.room_bytes = (
+            MAX_PATH_BYTES - len(path.encode("utf-8", "replace")) - 1 if path.count("/") + 2 <= MAX_DEPTH else -1
+        )
         self.device, self.inode = seen
         self.records: dict[str, Record] = {}
         self.folders: dict[str, Node] = {}
@@ -156,9 +162,10 @@ class Node:
 
     def put(self, name: str, entry: Entry) -> None:
         """Set what a name on the disk is in the tree; an equal entry changes nothing."""
-        old = self.entry(name)
-        if old is not entry and (old != entry or _size(old) != _size(entry)):
-            self.touch()[self.keys.get(name, name)] = entry
+        key = self.keys.get(name, name)
+        old = (self.directory.children if self.draft is None else self.draft).get(key)
+        if old is None or (old is not entry and (old != entry or _size(old) != _size(entry))):
+            self.touch()[key] = entry
 
     def drop(self, name: str) -> None:
         """Forget a name."""
