@@ -49,23 +49,10 @@ def kernels_router(app: App) -> APIRouter:
 
 
 async def _for_front_end(app: App, body: KernelBody) -> dict[str, Any]:
-    if body.only_held and not await app.sessions.is_held(
-        project=body.project,
-        name=body.session,
-        runtime=body.runtime,
-        provider=body.provider,
-        options=body.options,
-        env=body.env,
-    ):
+    wish = body.wish()
+    if body.only_held and not await app.sessions.is_held(wish):
         return {"id": None, "deferred": True}
-    session = await app.sessions.ensure(
-        project=body.project,
-        name=body.session,
-        runtime=body.runtime,
-        provider=body.provider,
-        options=body.options,
-        env=body.env,
-    )
+    session = await app.sessions.ensure(wish)
     settings = app.sessions.settings(body.project, body.env)
     identity = {
         **body.identity,

@@ -36,14 +36,7 @@ def schedules_router(app: App) -> APIRouter:
 
 def _payer(app: App, request: RunRequest) -> str:
     """Return whose account the runs will spend from, as far as it is known without asking anybody."""
-    named = app.sessions.payer(
-        project=request.project,
-        name=request.session,
-        runtime=request.runtime,
-        provider=request.provider,
-        options=request.options,
-        env=request.env,
-    )
+    named = app.sessions.payer(request.wish())
     return app.credentials.account(named) if named is not None else ""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from colab_bridge.execution.request import RunRequest, absolute_path
 from colab_bridge.execution.service import CANCEL_GRACE_S
+from colab_bridge.sessions.targets import SessionWish
 
 __all__ = [
     "AccountBody",
@@ -47,6 +49,17 @@ class SessionBody(_Strict):
 
     _project = field_validator("project")(absolute_path)
 
+    def wish(self) -> SessionWish:
+        """Return what the caller says about the session."""
+        return SessionWish(
+            project=self.project,
+            name=self.name,
+            runtime=self.runtime,
+            provider=self.provider,
+            options=self.options,
+            env=self.env,
+        )
+
 
 class NewSessionBody(SessionBody):
     """The same with ``choose``: what asks for nothing in this project uses this session from now on."""
@@ -64,6 +77,10 @@ class KernelBody(SessionBody):
     identity: dict[str, Any] = Field(default_factory=dict)
 
     _cwd = field_validator("cwd")(absolute_path)
+
+    def wish(self) -> SessionWish:
+        """See :class:`SessionBody`."""
+        return replace(super().wish(), name=self.session)
 
     @field_validator("identity")
     @classmethod

@@ -26,16 +26,7 @@ def sessions_router(app: App) -> APIRouter:
     @router.post("", status_code=201)
     async def make_session(body: NewSessionBody, request: Request) -> dict[str, Any]:
         async def ensure() -> Session:
-            return await app.sessions.ensure(
-                project=body.project,
-                name=body.name,
-                runtime=body.runtime,
-                provider=body.provider,
-                options=body.options,
-                env=body.env,
-                create_named=True,
-                choose=body.choose,
-            )
+            return await app.sessions.ensure(body.wish(), create_named=True, choose=body.choose)
 
         return session_view(app, await with_caller(request, ensure))
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from colab_bridge.model.records import RunKind
+from colab_bridge.sessions.targets import SessionWish
 
 __all__ = ["NotebookRequest", "RunRequest", "absolute_path"]
 
@@ -120,6 +121,17 @@ class RunRequest(BaseModel):
         if self.kind is RunKind.COMMAND:
             return " ".join(self.command or [])[:80]
         return self.notebook.path if self.notebook else ""
+
+    def wish(self) -> SessionWish:
+        """Return what the caller says about the session."""
+        return SessionWish(
+            project=self.project,
+            name=self.session,
+            runtime=self.runtime,
+            provider=self.provider,
+            options=self.options,
+            env=self.env,
+        )
 
     def stored(self) -> dict[str, Any]:
         """Return the request as it is kept with the run: without the caller's environment and provider options."""

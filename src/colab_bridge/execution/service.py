@@ -178,14 +178,7 @@ class RunService:
 
     async def _start(self, request: RunRequest, schedule: str) -> Run:
         file = await self._load(request.notebook) if request.notebook else None
-        session = await self._sessions.ensure(
-            project=request.project,
-            name=request.session,
-            runtime=request.runtime,
-            provider=request.provider,
-            options=request.options,
-            env=request.env,
-        )
+        session = await self._sessions.ensure(request.wish())
         async with self._kernel_locks.setdefault(session.name, anyio.Lock()):
             prepared = await prepare_kernel(self._pool, session, request, file)
         hub = self._pool.hub(prepared.kernel.id)

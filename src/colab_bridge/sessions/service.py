@@ -23,7 +23,7 @@ from colab_bridge.providers.registry import ProviderRegistry
 from colab_bridge.sessions.acquirer import Acquirer, require_meter
 from colab_bridge.sessions.kernels import KernelPool
 from colab_bridge.sessions.reaching import check, renewable, verify
-from colab_bridge.sessions.targets import LIMITS, Target, choose_target, same_wish, session_slug, unique_name, wishes
+from colab_bridge.sessions.targets import LIMITS, SessionWish, Target, same_wish, session_slug, unique_name
 from colab_bridge.sessions.transports import Transport
 from colab_bridge.store.store import Store
 
@@ -128,18 +128,7 @@ class SessionService:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    async def ensure(
-        self,
-        *,
-        project: str,
-        name: str | None = None,
-        runtime: str | None = None,
-        provider: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        env: Mapping[str, str] | None = None,
-        create_named: bool = False,
-        choose: bool = False,
-    ) -> Session:
+    async def ensure(self, wish: SessionWish, *, create_named: bool = False, choose: bool = False) -> Session:
         """Return a session whose runtime answers, making one where that is what the caller means.
 
         Without a name it is the project's session on the runtime asked for, which is made when there is none. Where
@@ -147,66 +136,49 @@ class SessionService:
         ``create_named``.
 
         Args:
-            project: Absolute path of the project's root.
-            name: Session name.
-            runtime: Configured runtime.
-            provider: Provider asked for explicitly.
-            options: Provider options asked for explicitly.
-            env: The caller's ``COLAB_BRIDGE_*`` variables.
+            wish: What the caller says about it.
             create_named: Make the named session; it must not exist.
             choose: The user asks for this very session, so that it is the one for what asks for nothing.
 
         Raises:
             UserError: the name is unknown, taken or not allowed.
         """
-        self._learn(env or {})
-        settings = self.settings(project, env or {})
-        known = None
-        if not create_named or not name:
-            known = self._named_or_chosen(project, name, bool(runtime or provider or wishes(options or {})), env or {})
+        self._learn(wish.env)
+        settings = self.settings(wish.project, wish.env)
+        known = None if create_named and wish.name else self._named_or_chosen(wish)
         if known is not None:
-            session = await self._ready(await self._with_limits(known, options or {}), env or {})
+            session = await self._ready(await self._with_limits(known, wish.options), wish.env)
         else:
-            target = choose_target(settings, runtime=runtime, provider=provider, options=options)
-            session = await self._find_or_make(target, project, name, env or {})
+            session = await self._find_or_make(wish.target(settings), wish.project, wish.name, wish.env)
         self._transports[session.name] = Transport(settings.transport)
         if choose:
             session = dataclasses.replace(session, chosen_at=self._clock.time())
             self._store.put_session(session)
         return session
 
-    def _named_or_chosen(self, project: str, name: str | None, asks: bool, env: Mapping[str, str]) -> Session | None:
-        """Return the session that a request names or, where it asks for nothing, the one asked for last.
+    def _named_or_chosen(self, wish: SessionWish) -> Session | None:
+        """Return the session that a wish names or, where it asks for nothing, the one asked for last.
 
         None where there is none, and where the request or the caller's environment asks for a runtime.
 
         Raises:
             UserError: no session has that name.
         """
-        if name:
-            return self.session(name)
-        if asks or env.get("COLAB_BRIDGE_PROVIDER") or env.get("COLAB_BRIDGE_RUNTIME"):
+        if wish.name:
+            return self.session(wish.name)
+        if wish.names_runtime:
             return None
-        asked = [session for session in self._store.sessions(project) if session.chosen_at]
+        asked = [session for session in self._store.sessions(wish.project) if session.chosen_at]
         return max(asked, key=lambda session: session.chosen_at, default=None)
 
-    async def is_held(
-        self,
-        *,
-        project: str,
-        name: str | None,
-        runtime: str | None,
-        provider: str | None,
-        options: Mapping[str, Any],
-        env: Mapping[str, str],
-    ) -> bool:
-        """Return whether :meth:`ensure` would get no machine that costs; arguments as there.
+    async def is_held(self, wish: SessionWish) -> bool:
+        """Return whether :meth:`ensure` would get no machine that costs.
 
         Raises:
             ColabBridgeError: as for :meth:`ensure`.
         """
-        self._learn(env)
-        pays, _, session = self._meant(project, name, runtime, provider, options, env)
+        self._learn(wish.env)
+        pays, _, session = self._meant(wish)
         found = self._providers.get(pays)
         if not isinstance(found, AccountProvider):
             return True
@@ -218,17 +190,8 @@ class SessionService:
             return False
         return True
 
-    def payer(
-        self,
-        *,
-        project: str,
-        name: str | None,
-        runtime: str | None,
-        provider: str | None,
-        options: Mapping[str, Any],
-        env: Mapping[str, str],
-    ) -> str | None:
-        """Return whose account :meth:`ensure` would spend from; arguments as there.
+    def payer(self, wish: SessionWish) -> str | None:
+        """Return whose account :meth:`ensure` would spend from.
 
         Returns:
             What the session or the settings name, empty for the account in use; None where no account pays.
@@ -236,26 +199,18 @@ class SessionService:
         Raises:
             UserError: no session has that name.
         """
-        pays, account, _ = self._meant(project, name, runtime, provider, options, env)
+        pays, account, _ = self._meant(wish)
         return account if isinstance(self._providers.get(pays), AccountProvider) else None
 
-    def _meant(
-        self,
-        project: str,
-        name: str | None,
-        runtime: str | None,
-        provider: str | None,
-        options: Mapping[str, Any],
-        env: Mapping[str, str],
-    ) -> tuple[str, str, Session | None]:
+    def _meant(self, wish: SessionWish) -> tuple[str, str, Session | None]:
         """Return provider, account as far as one is named, and the session if there is one; see :meth:`ensure`."""
-        session = self._named_or_chosen(project, name, bool(runtime or provider or wishes(options or {})), env)
+        session = self._named_or_chosen(wish)
         if session is not None:
             return session.provider, session.account or str(session.options.get("account") or ""), session
-        settings = self.settings(project, env)
-        target = choose_target(settings, runtime=runtime, provider=provider, options=options)
+        settings = self.settings(wish.project, wish.env)
+        target = wish.target(settings)
         account = str(target.options.get("account") or settings.account)
-        return target.provider, account, self._default_on(target, project)
+        return target.provider, account, self._default_on(target, wish.project)
 
     async def _find_or_make(self, target: Target, project: str, name: str | None, env: Mapping[str, str]) -> Session:
         async with self._lock(f"project:{project}"):

@@ -10,7 +10,7 @@ from typing import Any
 from colab_bridge.config.settings import Settings
 from colab_bridge.errors import UserError
 
-__all__ = ["LIMITS", "Target", "choose_target", "same_wish", "session_slug", "unique_name", "wishes"]
+__all__ = ["LIMITS", "SessionWish", "Target", "choose_target", "same_wish", "session_slug", "unique_name", "wishes"]
 
 # What only machines of a Google account have; asking for it means such a machine.
 _COLAB_ONLY = frozenset({"gpu", "tpu", "high_mem", "runtime_version", "account"})
@@ -20,6 +20,37 @@ _FIXED = frozenset({"local", "jupyter"})
 LIMITS = frozenset({"budget", "idle_minutes"})
 # How something is asked for is no part of what is asked for.
 _MANNER = frozenset({"runtime", "wait_s"}) | LIMITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionWish:
+    """What a caller says about the session it wants.
+
+    Attributes:
+        project: Absolute path of the project's root.
+        name: Session name; None for the project's session on the runtime asked for.
+        runtime: Configured runtime.
+        provider: Provider asked for explicitly.
+        options: Provider options asked for explicitly; may hold secrets.
+        env: The caller's ``COLAB_BRIDGE_*`` variables.
+    """
+
+    project: str
+    name: str | None = None
+    runtime: str | None = None
+    provider: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names_runtime(self) -> bool:
+        """Whether it says which runtime, in the request itself or in the caller's environment."""
+        asked = self.runtime or self.provider or wishes(self.options)
+        return bool(asked or self.env.get("COLAB_BRIDGE_PROVIDER") or self.env.get("COLAB_BRIDGE_RUNTIME"))
+
+    def target(self, settings: Settings) -> Target:
+        """Return what it means with these settings; see :func:`choose_target`."""
+        return choose_target(settings, runtime=self.runtime, provider=self.provider, options=self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
