@@ -84,6 +84,11 @@ class ContentsCaller:
         self._behind = False
 
     @property
+    def folder(self) -> str:
+        """The workspace, relative to the server's root."""
+        return self._folder
+
+    @property
     def mirror(self) -> str:
         """Where the mirror is, on this machine."""
         return str(self._mirror)

@@ -170,12 +170,18 @@ class SyncManager:
         code = ""
         if session.handle is not None and session.handle.served is not None and session.handle.root is not None:
             code = folder_code(str(PurePosixPath(session.handle.root) / kernel.cwd))
-        pair = self._pairs.get(session.name)
-        info = pair.controller.remote.info if pair is not None and pair.controller is not None else None
-        if info is not None and self.settings(session).autoreload:
-            code += reloading_code(info.root)
+        if self.settings(session).autoreload:
+            code += reloading_code(self._root_there(session.name), kernel.cwd)
         if code:
             self._run_silently(hub, code)
+
+    def _root_there(self, session_name: str) -> str:
+        """Return where the workspace lies on the runtime; empty where only kernels know."""
+        pair = self._pairs.get(session_name)
+        if pair is None or pair.controller is None or pair.plain is not None:
+            return ""
+        info = pair.controller.remote.info
+        return info.root if info is not None else ""
 
     @staticmethod
     def _run_silently(hub: HubKernel, code: str) -> None:
@@ -293,6 +299,13 @@ class SyncManager:
         """Return why a session is not synced; empty when it is, or when nobody has asked yet."""
         pair = self._pairs.get(session_name)
         return pair.reason if pair is not None else ""
+
+    def workspace(self, session_name: str) -> str:
+        """Return where the files are on the runtime, for people."""
+        pair = self._pairs.get(session_name)
+        if pair is not None and pair.plain is not None:
+            return f"{pair.plain.folder or '.'} in the server's own folder"
+        return self._root_there(session_name)
 
     def progress(self, session_name: str) -> dict[str, tuple[int, int]]:
         """Return (bytes done, bytes in all) of large files under way, by path."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 __all__ = ["folder_code", "reloading_code"]
 
 # IPython's own autoreload, for modules below one folder only: looking at every installed module costs milliseconds in
 # each cell, and reloading them helps nobody. Whatever is missing there, the kernel works as before.
 _CODE = """\
-def _colab_bridge_setup(root):
+def _colab_bridge_setup(root, above):
     import os, sys
+    root = root or os.path.normpath(os.path.join(os.getcwd(), *[os.pardir] * above))
     if root not in sys.path:
         sys.path.append(root)
     try:
@@ -25,7 +28,7 @@ def _colab_bridge_setup(root):
                 reloader.mark_module_reloadable(name)
                 reloader.filename_and_mtime(module)
     shell.events.register("post_run_cell", mark)
-_colab_bridge_setup({root!r})
+_colab_bridge_setup({root!r}, {above!r})
 del _colab_bridge_setup
 """
 
@@ -49,6 +52,12 @@ def folder_code(folder: str) -> str:
     return _FOLDER.replace("{folder!r}", repr(folder))
 
 
-def reloading_code(root: str) -> str:
-    """Return the code for a kernel whose project lies in the folder ``root``."""
-    return _CODE.replace("{root!r}", repr(root))
+def reloading_code(root: str, cwd: str = "") -> str:
+    """Return the code for a kernel whose project lies in a folder.
+
+    Args:
+        root: The folder; empty where only the kernel knows it.
+        cwd: Folder in the project in which the kernel was started.
+    """
+    above = len(PurePosixPath(cwd).parts)
+    return _CODE.replace("{root!r}", repr(root)).replace("{above!r}", repr(above))

@@ -83,7 +83,7 @@ class SyncService:
             "session": name,
             "state": _state(controller),
             "project": str(controller.local.project),
-            "workspace": info.root if info is not None else "",
+            "workspace": self._manager.workspace(name),
             "files": base.files,
             "bytes": base.size,
             "degraded": [*controller.local.folder.degraded, *(info.degraded if info is not None else ())],

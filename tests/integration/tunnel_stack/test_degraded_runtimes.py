@@ -133,6 +133,27 @@ async def test_a_server_that_forbids_a_second_kernel_keeps_the_users(
         assert "kernel" in await here.only_line("link     websocket")
 
 
+async def test_without_an_agent_files_go_both_ways_modules_are_reloaded_and_one_line_says_what_is_missing(
+    shared_home: DaemonHome, tmp_path: Path
+) -> None:
+    before = f"export PYTHONPATH={shlex.quote(str(Path(__file__).parent))} REFUSE_WITH=403"
+    traits = {"ServerApp__kernel_manager_class": "one_kernel.OneKernel"}
+    async with place(shared_home, tmp_path, python=shell_python(tmp_path, before), **traits) as here:
+        (here.project / "data").mkdir()
+        (here.project / "data" / "in.txt").write_text("42")
+        (here.project / "mine.py").write_text("VALUE = 1\n")
+        code = "import mine; print(mine.VALUE, open('data/in.txt').read()); _ = open('out.txt', 'w').write('x')"
+        assert await here.printed(code) == "1 42\n"
+        assert (here.project / "out.txt").read_text() == "x"
+        (here.project / "mine.py").write_text("VALUE = 22\n")
+        assert await here.printed("print(mine.VALUE)") == "22\n"
+        status = (await here.type("sync", "status", "-s", here.name)).stdout.splitlines()
+        assert [line for line in status if line.startswith("degraded") and "no agent here" in line] != []
+        (there,) = [line for line in status if line.startswith("there")]
+        assert there.startswith("there     colab-bridge/")
+        assert str(shared_home.folder) not in there
+
+
 async def test_a_server_that_lets_only_ordinary_messages_through_has_the_websocket(
     shared_home: DaemonHome, tmp_path: Path
 ) -> None:
