@@ -187,4 +187,5 @@ def test_after_a_killed_daemon_the_folders_are_in_step_again(desk: Desk) -> None
 def test_a_plain_session_has_nothing_to_sync_and_says_so(desk: Desk) -> None:
     name = desk.document("new", "-s", "plain")["name"]
     assert "project folder itself" in desk.refusal("sync", "-s", name)
-    assert "input.txt" in [entry["name"] for entry in desk.document("ls", "-s", name)["entries"]]
+    desk.write("own.txt", "x")
+    assert "own.txt" in [entry["name"] for entry in desk.document("ls", "-s", name)["entries"]]

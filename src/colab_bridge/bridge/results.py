@@ -38,7 +38,7 @@ class ExecutionFailed(ColabBridgeError):
     def __init__(self, result: Result) -> None:
         error = result.error
         text = f"{error.ename}: {error.evalue}" if error else f"exit status {result.exit_code}"
-        super().__init__(text, hint="see .result.error.traceback")
+        super().__init__(text, hint=result.fix or "see .result.error.traceback")
         self.result = result
 
 
@@ -58,6 +58,8 @@ class Result:
         duration_s: Seconds from start to end.
         output_may_be_lost: Empty, or why output may be missing.
         files: Files that a notebook run wrote.
+        notices: What the tool said of the run, such as ``sync: 1 up, 1 down: models/m.pkl, data/sales.csv``.
+        fix: What helps against the error, where the tool knows it; empty otherwise.
     """
 
     run_id: str
@@ -71,6 +73,8 @@ class Result:
     duration_s: float = 0.0
     output_may_be_lost: str = ""
     files: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    fix: str = ""
 
     @property
     def ok(self) -> bool:
@@ -119,6 +123,8 @@ class _Collector:
     value: str | None = None
     error: CellError | None = None
     lost: str = ""
+    notices: list[str] = field(default_factory=list)
+    fix: str = ""
     clear_next: bool = False
 
     def take(self, event: Event) -> None:
@@ -127,6 +133,9 @@ class _Collector:
             self.run_id = str(event["run"]["id"])
         elif kind == "lost":
             self.lost = str(event.get("text", ""))
+        elif kind == "notice":
+            self.notices.append(f"{event.get('level') or 'note'}: {event.get('text')}")
+            self.fix = str(event.get("fix") or self.fix)
         elif kind == "clear_output":
             self.clear_next = bool(event.get("wait"))
             if not self.clear_next:
@@ -198,4 +207,6 @@ def collect(
         duration_s=float(last.get("duration_s") or 0.0),
         output_may_be_lost=collector.lost,
         files=tuple(last.get("outputs") or ()),
+        notices=tuple(collector.notices),
+        fix=collector.fix,
     )

@@ -165,8 +165,10 @@ class KernelBarrier:
     async def _help_with_missing(self, run: str, controller: SyncController, msg_id: str) -> None:
         """Name the command that takes a file along, where code failed on one that exists here and stayed here."""
         for path in self._missing(msg_id):
-            if (text := await controller.local.do(left_out_hint, controller, self._kernel.cwd, path)) is not None:
-                self._tell_once(run, "warning", text)
+            found = await controller.local.do(left_out_hint, controller, self._kernel.cwd, path)
+            if found is not None and (key := f"{run}/{found.text}") not in self._told:
+                self._told.add(key)
+                self._hub.note({"type": "notice", "run": run, "level": "warning", "text": found.text, "fix": found.fix})
 
     def _missing(self, msg_id: str) -> list[str]:
         start = max(self._cursor, self._hub.record.next_seq - 1 - _SEARCHED_ENTRIES)

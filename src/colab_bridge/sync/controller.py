@@ -11,7 +11,7 @@ from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.names import shown
 from colab_bridge.agent.sync.pages import WireError
 from colab_bridge.agent.sync.service_folder import RootGone
-from colab_bridge.agent.sync.tree import File, entry_at
+from colab_bridge.agent.sync.tree import Directory, File, entry_at
 from colab_bridge.errors import ColabBridgeError
 from colab_bridge.ports.clock import Clock
 from colab_bridge.sync.base import SyncStore
@@ -134,6 +134,12 @@ class SyncController:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Return what stays on this machine, as of the last look."""
         return self._looking.left_out()
+
+    @property
+    def here(self) -> Directory | None:
+        """This machine's side as of the last look."""
+        view = self._looking.view
+        return view.tree if view is not None else None
 
     async def first_sync(self) -> SyncReport:
         """Bring both folders to agreement before a kernel starts; the next run tells about it.

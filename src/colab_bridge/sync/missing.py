@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from colab_bridge.agent.sync.names import shown
+from colab_bridge.agent.sync.tree import Blocked, Directory, Unknown, entry_at
 from colab_bridge.sync.controller import SyncController
-from colab_bridge.sync_core.summary import include_command
+from colab_bridge.sync_core.summary import blocked_sentence, include_command
 from colab_bridge.wire.message import RawMessage
 
-__all__ = ["left_out_hint", "missing_paths", "words_of"]
+__all__ = ["Missed", "left_out_hint", "missing_paths", "words_of"]
 
 _MOST_TEXT = 1 << 16
 _MOST_PATHS = 20
@@ -56,25 +59,55 @@ def _found(plain: str) -> Iterator[str]:
             yield match["path"]
 
 
-def left_out_hint(controller: SyncController, cwd: str, path: str) -> str | None:
-    """Return the sentence for a file that code missed, None where it has nothing to do with the sync.
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Why a file is not there.
+
+    Attributes:
+        text: One sentence, with the command that takes it along where there is one.
+        fix: That command; empty where there is none.
+    """
+
+    text: str
+    fix: str = ""
+
+
+def left_out_hint(controller: SyncController, cwd: str, path: str) -> Missed | None:
+    """Return why a file that code missed is only here, None where it has nothing to do with the sync.
 
     Args:
         controller: The session's controller.
         cwd: Working folder of the kernel, relative to the project.
         path: What the code asked for.
     """
-    info = controller.remote.info
-    if path.startswith("/"):
-        if info is None or not path.startswith(info.root.rstrip("/") + "/"):
-            return None
-        inside = posixpath.normpath(path[len(info.root.rstrip("/")) + 1 :])
-    else:
-        inside = posixpath.normpath(posixpath.join(cwd, path))
-    if inside.startswith("..") or "\0" in inside or not (controller.local.project / inside).exists():
+    inside = _inside(controller, cwd, path)
+    if inside is None:
         return None
-    for item in controller.left_out():
-        if inside == item.path or inside.startswith(item.path + "/"):
-            why = f"{shown(inside)} exists here but stays here: {item.sentence}"
-            return f"{why}; take it along: {include_command(inside)}" if item.includable else why
+    if os.path.lexists(controller.local.project / inside):
+        for item in controller.left_out():
+            if inside == item.path or inside.startswith(item.path + "/"):
+                text, fix = f"{shown(inside)} exists here but stays here: {item.sentence}", include_command(inside)
+                return Missed(f"{text}; take it along: {fix}", fix) if item.includable else Missed(text)
+    return _blocked(controller.here, inside)
+
+
+def _blocked(here: Directory | None, inside: str) -> Missed | None:
+    """Return why a path, or a folder above it, cannot travel; None where it can."""
+    ends = [at for at, letter in enumerate(inside) if letter == "/"] + [len(inside)]
+    for path in (inside[:end] for end in ends):
+        entry = entry_at(here, path) if here is not None else None
+        if isinstance(entry, (Blocked, Unknown)):
+            return Missed(f"{shown(path)} exists here but stays here: {blocked_sentence(entry)}")
     return None
+
+
+def _inside(controller: SyncController, cwd: str, path: str) -> str | None:
+    """Return a path of the runtime as one of the project."""
+    if path.startswith("/"):
+        info = controller.remote.info
+        above = info.root.rstrip("/") + "/" if info is not None else ""
+        if not above or not path.startswith(above):
+            return None
+        path, cwd = path[len(above) :], ""
+    inside = posixpath.normpath(posixpath.join(cwd, path))
+    return None if inside.startswith("..") or "\0" in inside else inside

@@ -28,6 +28,13 @@ __all__ = [
     "one_line",
 ]
 
+_FAULTS = {
+    "EACCES": "no permission",
+    "EPERM": "no permission",
+    "EIO": "the disk reported an error",
+    "EMFILE": "too many open files",
+    "ENFILE": "too many open files",
+}
 _NAMED = 3
 _SIZES = frozenset({Why.TOO_BIG, Why.OVER_BUDGET})
 
@@ -180,11 +187,16 @@ def _is_too_large(entry: Entry | None) -> bool:
 
 def _blocked_sentence(decision: Decision) -> str:
     for side, entry in (("here", decision.local), ("on the runtime", decision.remote)):
-        if isinstance(entry, Blocked):
-            return f"{side}: {entry.why.sentence}"
-        if isinstance(entry, Unknown):
-            return f"{side}: the folder could not be listed ({shown(entry.detail)})"
+        if isinstance(entry, (Blocked, Unknown)):
+            return f"{side}: {blocked_sentence(entry)}"
     return decision.reason.sentence
+
+
+def blocked_sentence(entry: Blocked | Unknown) -> str:
+    """Return why something stays where it is."""
+    if isinstance(entry, Blocked):
+        return entry.why.sentence
+    return f"the folder could not be listed ({_FAULTS.get(entry.detail) or shown(entry.detail)})"
 
 
 def _quoted(text: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from colab_bridge.errors import UserError
 from colab_bridge.sync.failures import FailureKind, SyncFailure
+from colab_bridge.sync.missing import Missed, left_out_hint
 from sync_pair import Pair, tree_of
 from sync_tools import able, mounted, unprivileged
 from sync_words import edit
@@ -136,6 +137,21 @@ async def test_below_a_folder_that_cannot_be_listed_nothing_is_deleted(closed, c
             assert tree_of(side) == {"d/a": "1", "d/e/b": "1", "g": "2"}
             await pair.sync.sync("sync")
             assert tree_of(side) == tree_of(other) == {"g": "2"}
+
+
+async def test_code_that_misses_a_file_which_cannot_be_read_is_told_why_it_stays_here(channels, quick_root):
+    with unprivileged(quick_root):
+        async with channels() as pair:
+            edit(pair.here, "secret=1 closed/x=1")
+            os.chmod(pair.here / "secret", 0)
+            os.chmod(pair.here / "closed", 0)
+            await pair.sync.sync("sync")
+            told = [left_out_hint(pair.sync, "", path) for path in ("secret", "closed/x", "none")]
+            assert told == [
+                Missed("secret exists here but stays here: it cannot be read"),
+                Missed("closed exists here but stays here: the folder could not be listed (no permission)"),
+                None,
+            ]
 
 
 @pytest.mark.rows("F17")

@@ -114,3 +114,17 @@ def test_images_are_decoded_and_broken_ones_left_out() -> None:
 
 def test_a_notebook_run_names_its_files() -> None:
     assert collect([STARTED, finished(outputs=["/a.ipynb", "/b.png"])]).files == ("/a.ipynb", "/b.png")
+
+
+def test_what_the_tool_says_of_a_run_is_in_its_result_and_what_helps_in_its_error() -> None:
+    result = collect(
+        [
+            {"type": "notice", "level": "warning", "text": "x stays here", "fix": "colab-bridge sync include x"},
+            {"type": "notice", "level": "sync", "text": "1 down: y"},
+            {"type": "finished", "status": "error", "error": {"ename": "FileNotFoundError", "evalue": "x"}},
+        ]
+    )
+    assert result.notices == ("warning: x stays here", "sync: 1 down: y")
+    with pytest.raises(ExecutionFailed) as caught:
+        result.raise_for_error()
+    assert caught.value.hint == "colab-bridge sync include x"
