@@ -25,10 +25,11 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile
+from colab_bridge.agent.sync.disk.place import make_calls
 from colab_bridge.agent.sync.disk.probe import probe
 from colab_bridge.agent.sync.disk.root import Root
 from colab_bridge.agent.sync.disk.scan import Scanner
-from colab_bridge.agent.sync.disk.stage import Stage, make_calls
+from colab_bridge.agent.sync.disk.stage import Stage
 from colab_bridge.agent.sync.disk.statcache import StatCache
 from colab_bridge.agent.sync.disk.trash import Trash
 from colab_bridge.agent.sync.ignore import IgnoreRules

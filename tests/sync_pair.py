@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from colab_bridge.agent.sync.disk.place import make_calls
 from colab_bridge.agent.sync.disk.root import Root
-from colab_bridge.agent.sync.disk.stage import make_calls
 from colab_bridge.agent.sync.disk.trash import Trash
 from colab_bridge.agent.sync.service import FilesService
 from colab_bridge.ports.clock import Clock, SystemClock

@@ -19,8 +19,9 @@ import pytest
 
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, Code, DisplacedFile, Expected, Kind
+from colab_bridge.agent.sync.disk.place import make_calls
 from colab_bridge.agent.sync.disk.root import Root
-from colab_bridge.agent.sync.disk.stage import Stage, make_calls
+from colab_bridge.agent.sync.disk.stage import Stage
 from colab_bridge.agent.sync.disk.trash import Trash
 
 KEY = b"race" * 8

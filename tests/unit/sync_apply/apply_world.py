@@ -10,9 +10,9 @@ from pathlib import Path
 
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile, Expected, Kind, expect, link_digest
-from colab_bridge.agent.sync.disk.place import Calls
+from colab_bridge.agent.sync.disk.place import Calls, make_calls
 from colab_bridge.agent.sync.disk.root import Root
-from colab_bridge.agent.sync.disk.stage import Stage, make_calls
+from colab_bridge.agent.sync.disk.stage import Stage
 from colab_bridge.agent.sync.disk.trash import Trash
 from colab_bridge.agent.sync.tree import Directory, Entry, File, Link
 

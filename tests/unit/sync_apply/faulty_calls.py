@@ -23,10 +23,16 @@ class NoSync:
     def file(self, fd: int) -> None:
         return
 
+    def folder(self, fd: int) -> None:
+        return
+
     def begin(self, fd: int) -> None:
         return
 
     def commit(self, fd: int) -> None:
+        return
+
+    def close(self) -> None:
         return
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from colab_bridge.agent.sync.disk.durable import BarrierSync, PooledSync, WholeFileSystem, system_durability
+from colab_bridge.agent.sync.disk.durable import BarrierSync, LinuxSync, PooledSync, system_durability
 from colab_bridge.agent.sync.disk.exchange import (
     AtomicExchange,
     Exchange,
@@ -198,7 +198,7 @@ def test_this_system_exchanges_in_one_call(folder: Folder) -> None:
 def test_every_system_makes_a_batch_durable_in_its_way(folder: Folder, tmp_path: Path) -> None:
     seen: list[tuple[object, ...]] = []
     files = [os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY, 0o600) for number in range(3)]
-    whole = WholeFileSystem(lambda fd: seen.append(("syncfs", fd)))
+    whole = LinuxSync(lambda fd: seen.append(("syncfs", fd)))
     barrier = BarrierSync(lambda fd, code: seen.append((code, fd)))
     pooled = PooledSync(lambda fd: seen.append(("flush", os.fstat(fd).st_ino)))
     for way in (whole, barrier, pooled):

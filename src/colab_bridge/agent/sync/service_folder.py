@@ -22,11 +22,12 @@ from .disk.apply import Applier
 from .disk.failures import code_of
 from .disk.mapped import MappedUnavailable, MappedWatch, fsync_mapped, open_for_writing
 from .disk.ops import Action, ApplyOp, Code, DisplacedFile, OpResult
+from .disk.place import make_calls
 from .disk.platform_folder import Folder
 from .disk.probe import FsProbe, probe
 from .disk.root import Root, RootState
 from .disk.scan import LeftOut, Problem, Scanner, ScanResult
-from .disk.stage import Stage, make_calls
+from .disk.stage import Stage
 from .disk.statcache import StatCache
 from .disk.trash import Trash, TrashEntry
 from .disk.watch import Watcher, WatcherUnavailable

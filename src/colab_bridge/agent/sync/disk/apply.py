@@ -101,15 +101,17 @@ class Applier:
                     # What an error has left behind is looked at again at the next start.
                     with suppress(OSError):
                         run.close()
-                        self._settle(box)
+                        self._settle(box, stays=not run.lost)
+                        if run.lost:
+                            self.stage.distrust()
         except OSError as error:
             # Before anything was prepared; afterwards each operation has a result of its own.
             return [OpResult(op.path, ok=False, code=code_of(error)) for op in ops]
 
-    def _settle(self, box: TrashBox) -> None:
+    def _settle(self, box: TrashBox, *, stays: bool) -> None:
         """Tidy up after a transaction, and close the part of the trash that belongs to it."""
         for leftover in self.stage.working(box.txn):
-            self._sort(box, leftover)
+            self._sort(box, leftover, stays=stays)
         if box.numbers():
             box.seal()
         else:

@@ -1,16 +1,21 @@
 """Durability in batches: write everything, make it durable once, move everything into place, make that durable once.
 
-Linux: ``syncfs(2)`` on the file system, no cost per file. macOS: ``F_BARRIERFSYNC`` for each file and one
-``F_FULLFSYNC``. Windows: ``FlushFileBuffers`` for each file, eight at a time. Measured on Linux for 2,000 files: no
-sync 0.083 s, two times ``syncfs`` 0.119 s, ``fsync`` for each file 1.06 s.
+Linux: ``fsync`` for each file and folder of a few, ``syncfs(2)`` on the whole file system for many, at no cost per
+file. macOS: ``F_BARRIERFSYNC`` for each file and one ``F_FULLFSYNC``. Windows: ``FlushFileBuffers`` for each file,
+eight at a time.
+
+Measured on Linux for 2,000 files: no sync 0.083 s, two times ``syncfs`` 0.119 s, ``fsync`` for each file 1.06 s. But
+``syncfs`` waits for what all other programs have written to that file system too: while one writes 2 GB, a change of
+one file took 11.7 s to become durable so, and 0.01 s (0.5 s at worst) with ``fsync``. 16 files take 2 ms longer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any, Protocol
@@ -18,8 +23,8 @@ from typing import Any, Protocol
 __all__ = [
     "BarrierSync",
     "Durability",
+    "LinuxSync",
     "PooledSync",
-    "WholeFileSystem",
     "start_writing_out",
     "system_durability",
 ]
@@ -29,6 +34,9 @@ _F_BARRIERFSYNC = 85
 _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 _POOL = 8
 _OPEN_AT_ONCE = 64
+_FEW = 32
+# Some file systems know no such call for a folder.
+_NOT_FOR_ONE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class Durability(Protocol):
@@ -40,6 +48,9 @@ class Durability(Protocol):
         Raises:
             OSError: the data did not reach the disk.
         """
+
+    def folder(self, fd: int) -> None:
+        """Take note of a folder in which names have changed."""
 
     def begin(self, fd: int) -> None:
         """Let the disk begin with what was written, without waiting: less is left for :meth:`commit`.
@@ -55,28 +66,76 @@ class Durability(Protocol):
             fd: A folder on the file system.
 
         Raises:
-            OSError: the data did not reach the disk.
+            OSError: the data did not reach the disk. The system may tell that only once, so nothing of what was noted
+                may be relied upon, even if a later call succeeds.
         """
 
+    def close(self) -> None:
+        """Forget what was noted."""
 
-class WholeFileSystem:
-    """Linux: one call for the whole file system.
+
+class LinuxSync:
+    """Linux: each of a few by itself, or one call for the whole file system.
 
     Args:
-        syncfs: The call; raises OSError.
+        syncfs: The call for the whole file system; raises OSError.
+        flush: The call for one file or folder.
+        few: Most files and folders that are made durable one by one.
     """
 
-    def __init__(self, syncfs: Callable[[int], None]) -> None:
+    def __init__(
+        self, syncfs: Callable[[int], None], flush: Callable[[int], None] = os.fsync, *, few: int = _FEW
+    ) -> None:
         self._syncfs = syncfs
+        self._flush = flush
+        self._few = few
+        # Descriptors of ours: a file may have been closed by the time of the commit, and only a descriptor that was
+        # open while it was written is sure to be told of a fault.
+        self._files: list[int] = []
+        self._folders: dict[tuple[int, int], int] = {}
+        # The first time is for everything: what an earlier process has left here was noted by nobody.
+        self._many = True
         self._ahead: Thread | None = None
         self._fault: OSError | None = None
 
     def file(self, fd: int) -> None:
-        """Nothing to do for one file."""
+        """See :class:`Durability`."""
+        if not self._many and (mine := self._twin(fd)) is not None:
+            self._files.append(mine)
+
+    def folder(self, fd: int) -> None:
+        """See :class:`Durability`."""
+        if self._many:
+            return
+        seen = os.fstat(fd)
+        key = seen.st_dev, seen.st_ino
+        if key not in self._folders and (mine := self._twin(fd)) is not None:
+            self._folders[key] = mine
+
+    def _twin(self, fd: int) -> int | None:
+        """Return a second descriptor; None when these are, or would become, too many to do one by one."""
+        if len(self._files) + len(self._folders) < self._few:
+            try:
+                return os.dup(fd)
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise
+        self._many = True
+        _close_all(self._take())
+        return None
+
+    def _take(self) -> list[int]:
+        """Forget what was noted; returns it, files first."""
+        noted = [*self._files, *self._folders.values()]
+        self._files, self._folders = [], {}
+        return noted
 
     def begin(self, fd: int) -> None:
-        """See :class:`Durability`; one call at a time, in a thread of its own."""
-        if self._ahead is None or not self._ahead.is_alive():
+        """See :class:`Durability`; the call for the whole file system once at a time, in a thread of its own."""
+        if not self._many:
+            for one in self._files:
+                start_writing_out(one, 0, 0)
+        elif self._ahead is None or not self._ahead.is_alive():
             self._ahead = Thread(target=self._go_ahead, args=(os.dup(fd),), name="syncfs")
             self._ahead.start()
 
@@ -91,6 +150,19 @@ class WholeFileSystem:
 
     def commit(self, fd: int) -> None:
         """See :class:`Durability`."""
+        many, files, noted = self._many, len(self._files), self._take()
+        # Whatever fails, the next time is for everything.
+        self._many = True
+        try:
+            if many:
+                self._commit_all(fd)
+            else:
+                self._commit_each(fd, noted, files)
+        finally:
+            _close_all(noted)
+        self._many = False
+
+    def _commit_all(self, fd: int) -> None:
         if self._ahead is not None:
             self._ahead.join()
             self._ahead = None
@@ -98,6 +170,31 @@ class WholeFileSystem:
         self._syncfs(fd)
         if fault is not None:
             raise fault
+
+    def _commit_each(self, fd: int, noted: Sequence[int], files: int) -> None:
+        # Files before folders: a name must not be there before what it names. All begin before the first is waited
+        # for, so that a file system with a journal writes it once.
+        if files > 1:
+            for one in noted[:files]:
+                start_writing_out(one, 0, 0)
+        for one in noted:
+            try:
+                self._flush(one)
+            except OSError as error:
+                if error.errno not in _NOT_FOR_ONE:
+                    raise
+                self._commit_all(fd)
+                return
+
+    def close(self) -> None:
+        """See :class:`Durability`."""
+        self._many = True
+        _close_all(self._take())
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 class BarrierSync:
@@ -114,12 +211,18 @@ class BarrierSync:
         """See :class:`Durability`."""
         self._control(fd, _F_BARRIERFSYNC)
 
+    def folder(self, fd: int) -> None:
+        """Nothing to do: the full flush writes all names."""
+
     def begin(self, fd: int) -> None:
         """Nothing to do: each file has begun."""
 
     def commit(self, fd: int) -> None:
         """See :class:`Durability`."""
         self._control(fd, _F_FULLFSYNC)
+
+    def close(self) -> None:
+        """Nothing to do."""
 
 
 class PooledSync:
@@ -139,6 +242,10 @@ class PooledSync:
         if len(self._open) >= _OPEN_AT_ONCE:
             self._drain()
 
+    def folder(self, fd: int) -> None:
+        """See :class:`Durability`; Windows has no descriptors of folders, so it never comes to this there."""
+        self.file(fd)
+
     def begin(self, fd: int) -> None:
         """Nothing to do: files are flushed as they come."""
 
@@ -153,8 +260,12 @@ class PooledSync:
                 for _ in pool.map(self._flush, waiting):
                     pass
         finally:
-            for fd in waiting:
-                os.close(fd)
+            _close_all(waiting)
+
+    def close(self) -> None:
+        """See :class:`Durability`."""
+        waiting, self._open = self._open, []
+        _close_all(waiting)
 
 
 def _syncfs_call(function: Any) -> Callable[[int], None]:
@@ -189,4 +300,4 @@ def system_durability() -> Durability:
 
         return BarrierSync(fcntl.fcntl)
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    return PooledSync() if function is None else WholeFileSystem(_syncfs_call(function))
+    return PooledSync() if function is None else LinuxSync(_syncfs_call(function))

@@ -150,7 +150,7 @@ class NewFolders:
                 calls.write(fd, data)
                 if is_final and op.mtime_ns is not None:
                     calls.utime_open(fd, (op.mtime_ns, op.mtime_ns))
-                calls.written(fd)
+                calls.written(fd, folder)
                 seen = calls.stat_open(fd)
             finally:
                 os.close(fd)

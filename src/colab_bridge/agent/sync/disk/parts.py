@@ -262,7 +262,7 @@ class Part:
         while data := self._calls.read(self._fd, _BUFFER_BYTES):
             state.update(data)
         if state.digest() == self._digest and os.fstat(self._fd).st_size == self.size:
-            self._calls.written(self._fd)
+            self._calls.written(self._fd, self._folder)
             return True
         good = [record for record in self._records if record[2] != _COPIED and self._is_good(record)]
         self._records = good if len(good) < len(self._records) else []

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .durable import Durability, start_writing_out, system_durability
-from .exchange import Exchange
+from .exchange import Exchange, pick_exchange
 from .platform_folder import Folder
-from .root import Root
+from .root import STATE_FOLDER, Root
 
-__all__ = ["Calls", "Places", "open_flags", "remove_all", "split_path"]
+__all__ = ["Calls", "Places", "make_calls", "open_flags", "remove_all", "split_path"]
 
 _EXTRA = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_CREAT | _EXTRA
@@ -48,11 +48,22 @@ class Calls:
     Args:
         exchange: How names change places on this file system.
         durability: How writes become durable.
+        scratch: Device and inode of a folder whose names may be lost in a power cut: the stage. What leaves it leaves
+            by a move, which happens whole or not at all.
     """
 
-    def __init__(self, exchange: Exchange, durability: Durability | None = None) -> None:
+    def __init__(
+        self, exchange: Exchange, durability: Durability | None = None, *, scratch: tuple[int, int] | None = None
+    ) -> None:
         self.exchange = exchange
         self._durability = durability or system_durability()
+        self._scratch = scratch
+
+    def _names_changed(self, *folders: Folder) -> None:
+        """Let the names in folders become durable with the next commit."""
+        for folder in folders:
+            if folder.fd is not None and (folder.device, folder.inode) != self._scratch:
+                self._durability.folder(folder.fd)
 
     def stat(self, folder: Folder, name: str) -> os.stat_result:
         """Return what stands at a name; a link is not followed."""
@@ -129,22 +140,33 @@ class Calls:
         """Set the length."""
         os.ftruncate(fd, size)
 
-    def written(self, fd: int) -> None:
-        """Take note of a file that is complete; it becomes durable with the next :meth:`commit`."""
+    def written(self, fd: int, folder: Folder) -> None:
+        """Take note of a file that is complete; it becomes durable, with its name, with the next :meth:`commit`."""
         self._durability.file(fd)
+        self._names_changed(folder)
 
     def begin_commit(self, folder: Folder) -> None:
-        """Let the disk begin with everything written so far, without waiting."""
+        """Let the disk begin with what was noted so far, without waiting."""
         self._durability.begin(-1 if folder.fd is None else folder.fd)
 
     def commit(self, folder: Folder) -> None:
-        """Return when everything written so far is durable."""
+        """Return when every file that was noted as written, and every name that was given or taken, is durable.
+
+        Raises:
+            OSError: something is not, and will not be: what was written must be written again.
+        """
         self._durability.commit(-1 if folder.fd is None else folder.fd)
+
+    def close(self) -> None:
+        """Let go of what was noted for the next commit."""
+        self._durability.close()
 
     def chmod(self, fd: int, mode: int) -> None:
         """Set the permissions of an open file, as far as the system has them."""
         if hasattr(os, "fchmod"):
             os.fchmod(fd, mode)
+            if sys.platform != "win32":
+                self._durability.file(fd)
 
     def chmod_name(self, folder: Folder, name: str, mode: int) -> None:
         """Set the permissions of a regular file of ours in the stage."""
@@ -166,11 +188,13 @@ class Calls:
         """Make a folder; the umask applies."""
         path, keyword = _at(folder, name)
         os.mkdir(path, **keyword)
+        self._names_changed(folder)
 
     def make_link(self, folder: Folder, name: str, target: str) -> None:
         """Make a symbolic link."""
         path, keyword = _at(folder, name)
         os.symlink(target, path, **keyword)
+        self._names_changed(folder)
 
     def unlink(self, folder: Folder, name: str) -> None:
         """Remove a name in the stage or the trash; never one of the tree."""
@@ -181,15 +205,18 @@ class Calls:
         """Remove an empty folder."""
         path, keyword = _at(folder, name)
         os.rmdir(path, **keyword)
+        self._names_changed(folder)
 
     def rename(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Move a name to one that only we use: in stage and trash, or another spelling of itself."""
         source, target, keyword = _both(one, name, two, other)
         os.replace(source, target, **keyword)
+        self._names_changed(one, two)
 
     def swap(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Exchange two names; ``one`` is a folder of ours."""
         self.exchange.swap(one, name, two, other)
+        self._names_changed(one, two)
 
     def place(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Move to a name that is free.
@@ -198,6 +225,17 @@ class Calls:
             FileExistsError: it is not.
         """
         self.exchange.place(one, name, two, other)
+        self._names_changed(one, two)
+
+
+def make_calls(root: Root) -> Calls:
+    """Return the file-system calls for a root, with the best exchange that its file system supports.
+
+    Raises:
+        OSError: the stage cannot be written to.
+    """
+    with root.folder(f"{STATE_FOLDER}/stage") as folder:
+        return Calls(pick_exchange(folder), scratch=(folder.device, folder.inode))
 
 
 def remove_all(calls: Calls, folder: Folder, name: str) -> None:

@@ -24,7 +24,6 @@ from hashlib import blake2b
 from ..transfer.batches import SMALL_FILE_BYTES
 from ..transfer.patch import Copy
 from ..transfer.trail import Mark, Trails
-from .exchange import pick_exchange
 from .new_folders import NEW_FOLDER, GrowingFolders
 from .ops import TXN, ApplyOp, link_digest
 from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
@@ -32,9 +31,10 @@ from .place import Calls, remove_all
 from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 
-__all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent", "make_calls"]
+__all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent"]
 
 _CONTENT = re.compile(r"[0-9a-f]{64}")
+_LARGE = re.compile(rf"([0-9a-f]{{64}})({re.escape(PART_SUFFIX)}|{re.escape(MAP_SUFFIX)})?")
 _WORK = re.compile(rf"([0-9a-f]{{64}}|folder)~({TXN.pattern})~([0-9]{{1,9}})(?:~old)?")
 _BUFFER_BYTES = 2**20
 LARGE_BYTES = SMALL_FILE_BYTES
@@ -67,16 +67,6 @@ class Leftover:
     number: int
     ours: bool
     size: int = 0
-
-
-def make_calls(root: Root) -> Calls:
-    """Return the file-system calls for a root, with the best exchange that its file system supports.
-
-    Raises:
-        OSError: the stage cannot be written to.
-    """
-    with root.folder(f"{STATE_FOLDER}/stage") as folder:
-        return Calls(pick_exchange(folder))
 
 
 class Stage:
@@ -157,7 +147,7 @@ class Stage:
         try:
             for part in parts:
                 self.calls.write(fd, part)
-            self.calls.written(fd)
+            self.calls.written(fd, self.folder)
         except BaseException:
             os.close(fd)
             self.calls.unlink(self.folder, name)
@@ -177,10 +167,8 @@ class Stage:
         self._unlink_if_there(digest.hex())
 
     def _unlink_if_there(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             self.calls.unlink(self.folder, name)
-        except FileNotFoundError:
-            return
 
     # -- large content ---------------------------------------------------------------------------------------------
 
@@ -367,7 +355,7 @@ class Stage:
             try:
                 while data := self.calls.read(source, _BUFFER_BYTES):
                     self.calls.write(fd, data)
-                self.calls.written(fd)
+                self.calls.written(fd, self.folder)
             except OSError:
                 self._unlink_if_there(half)
                 raise
@@ -486,14 +474,20 @@ class Stage:
         limit = time.time() - older_than_s
         names = set(self.calls.names(self.folder))
         for name in sorted(names):
-            stem, _, suffix = name.partition(".")
-            if not _CONTENT.fullmatch(stem) or f".{suffix}" not in {".", PART_SUFFIX, MAP_SUFFIX}:
-                continue
-            if bytes.fromhex(stem) in {*keep, *self._parts}:
+            match = _LARGE.fullmatch(name)
+            if match is None or bytes.fromhex(match[1]) in {*keep, *self._parts}:
                 continue
             seen = self.calls.stat(self.folder, name)
-            is_lone_map = suffix and stem + PART_SUFFIX not in names
+            is_lone_map = match[2] and match[1] + PART_SUFFIX not in names
             if is_lone_map or max(seen.st_mtime, seen.st_ctime) < limit:
+                self._unlink_if_there(name)
+
+    def distrust(self) -> None:
+        """Remove all content: some has not reached the disk, though reading it may still give it back from memory."""
+        for digest in list(self._parts):
+            self._forget_part(digest)
+        for name in self.calls.names(self.folder):
+            if _LARGE.fullmatch(name):
                 self._unlink_if_there(name)
 
     def close(self) -> None:
@@ -502,3 +496,4 @@ class Stage:
             self._forget_part(digest)
         self.growing.close()
         self.folder.close()
+        self.calls.close()

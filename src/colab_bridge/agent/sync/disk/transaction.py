@@ -36,6 +36,9 @@ class Transaction:
         box: Its part of the trash.
         ops: Operations, in order.
 
+    Attributes:
+        lost: Something that was written did not reach the disk.
+
     Raises:
         OSError: the trash cannot be looked at; nothing was done.
     """
@@ -54,6 +57,7 @@ class Transaction:
         self._ours: dict[int, os.stat_result] = {}
         self._after: dict[int, os.stat_result] = {}
         self._new: NewFolders | None = None
+        self.lost = False
 
     def close(self) -> None:
         """Let go of the folders.
@@ -78,12 +82,19 @@ class Transaction:
             for index, op in enumerate(self._ops):
                 if self._codes[index] is None:
                     self._codes[index] = self._guarded(op, index, self._carry_out)
-            self._calls.commit(self._applier.root.top)
+            self._make_durable()
         except OSError as error:
             # Nothing is known to be durable: what was done is found by the next scan, the ancestor does not move.
             failed = code_of(error)
             self._codes = [failed if code in {None, Code.APPLIED} else code for code in self._codes]
         return [self._result(index, op) for index, op in enumerate(self._ops)]
+
+    def _make_durable(self) -> None:
+        try:
+            self._calls.commit(self._applier.root.top)
+        except OSError:
+            self.lost = True
+            raise
 
     def _result(self, index: int, op: ApplyOp) -> OpResult:
         code = self._codes[index] or Code.FAILED
@@ -118,7 +129,7 @@ class Transaction:
                 number = self._first + index
                 intents.append(Intent(number, op.path, op.action.value, op.expected.kind.value, op.expected.digest))
         self._box.announce(intents, now_s)
-        self._calls.commit(self._applier.root.top)
+        self._make_durable()
 
     def _has_grown(self, op: ApplyOp) -> bool:
         return self._new is not None and self._new.holds(op)

@@ -109,17 +109,20 @@ class TrashBox:
             [
                 {"n": i.number, "path": i.path, "why": i.why, "kind": i.kind, "digest": i.digest.hex(), "t": now_s}
                 for i in intents
-            ]
+            ],
+            durable=True,
         )
 
-    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
+    def _append(self, rows: Sequence[dict[str, Any]], *, durable: bool = False) -> None:
+        """Write rows; those that tell what was seen may be lost in a power cut, then it is looked at again."""
         if not rows:
             return
         fd = self.calls.create(self.folder, MANIFEST, os.O_WRONLY | os.O_APPEND)
         try:
             # Begins with a line end, in case the last line was cut off by a crash.
             self.calls.write(fd, b"\n" + b"\n".join(json.dumps(row).encode() for row in rows) + b"\n")
-            self.calls.written(fd)
+            if durable:
+                self.calls.written(fd, self.folder)
         finally:
             os.close(fd)
         self._take_rows(rows)
