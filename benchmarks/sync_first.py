@@ -19,10 +19,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
+from colab_bridge.agent.frames import Frame, FrameReader, FrameType, encode
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile
 from colab_bridge.agent.sync.disk.place import make_calls
@@ -41,7 +42,7 @@ from colab_bridge.agent.sync.tree import Directory, File, walk
 __all__ = ["make_tree", "measure", "remote_shell", "run_tool"]
 
 _KEY = b"benchmark-key-of-32-bytes-length"
-_FRAME = struct.Struct(">I")
+_HEAD = struct.Struct(">II")
 _RSYNC_SHELL = '#!/bin/sh\nshift\nexec sh -c "$*"\n'
 
 
@@ -223,11 +224,13 @@ class _Outgoing:
     def flush(self) -> None:
         """Send what is waiting."""
         batch = pack_batch(list(self._contents.items()), allowed=self._allowed)
-        operations = pack_envelope({"ops": [op.to_json() for op in self._ops]})
-        self._pipe.write(_FRAME.pack(len(operations) + len(batch)) + operations)
+        told = pack_envelope({"ops": [op.to_json() for op in self._ops]})
+        # The product tells operations in a call, packed where the other side can unpack.
+        operations = encode(Frame(FrameType.CALL, payload=told), compress=bool(self._allowed))
+        self._pipe.write(_HEAD.pack(len(operations), len(batch)) + operations)
         self._pipe.write(batch)
         self._pipe.flush()
-        self.sent += _FRAME.size + len(operations) + len(batch)
+        self.sent += _HEAD.size + len(operations) + len(batch)
         self._ops, self._contents, self._size = [], {}, 0
 
 
@@ -242,6 +245,15 @@ def _send_tree(source: Path, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> int
     return out.sent
 
 
+def _messages(pipe: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the operations of each batch, and the batch."""
+    reader = FrameReader()
+    while head := pipe.read(_HEAD.size):
+        operations, batch = _HEAD.unpack(head)
+        for frame in reader.feed(pipe.read(operations)):
+            yield unpack_envelope(frame.payload)[0], pipe.read(batch)
+
+
 def _receive(target: str) -> None:
     """The second process: stage what comes, apply it at the end."""
     with Root.open(target) as root:
@@ -250,9 +262,8 @@ def _receive(target: str) -> None:
             applier = Applier(root, stage, trash, on_displaced=_forget)
             print("ready", flush=True)
             ops: list[ApplyOp] = []
-            while head := sys.stdin.buffer.read(_FRAME.size):
-                body, batch = unpack_envelope(sys.stdin.buffer.read(*_FRAME.unpack(head)))
-                more = [ApplyOp.from_json(row) for row in body["ops"]]
+            for told, batch in _messages(sys.stdin.buffer):
+                more = [ApplyOp.from_json(row) for row in told["ops"]]
                 stage.expect("copy", more)
                 for digest, data in unpack_batch(batch):
                     stage.put(digest, data)

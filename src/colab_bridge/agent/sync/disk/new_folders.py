@@ -328,7 +328,7 @@ class GrowingFolders:
         """Write verified content to its places; see :meth:`NewFolders.put`."""
         if self._new is None or not self._new.put(digest, data):
             return False
-        if digest.hex() in self._lying:
+        if self._lying and digest.hex() in self._lying:
             self._lying.discard(digest.hex())
             self._calls.unlink(self._stage, digest.hex())
         return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..names import check_path, check_target
 from ..pages import WireError
@@ -144,9 +144,20 @@ def fingerprint(folder: Directory) -> bytes:
     return folder_fingerprint({name: child for name, child in children.items() if child is not None})
 
 
-@dataclass(frozen=True)
-class ApplyOp:
-    """One operation on one side.
+class _Fields(NamedTuple):
+    action: Action
+    path: str
+    expected: Expected | None
+    digest: bytes
+    size: int
+    executable: bool
+    mtime_ns: int | None
+    target: str
+    old_path: str
+
+
+class ApplyOp(_Fields):
+    """One operation on one side; a tuple, because a first copy makes one for each file, on both sides.
 
     Attributes:
         action: What.
@@ -161,38 +172,43 @@ class ApplyOp:
         old_path: Path before ``RENAME``, in the same folder; path before ``MOVE``.
     """
 
-    action: Action
-    path: str
-    expected: Expected | None = None
-    digest: bytes = b""
-    size: int = 0
-    executable: bool = False
-    mtime_ns: int | None = None
-    target: str = ""
-    old_path: str = ""
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(
+        cls,
+        action: Action,
+        path: str,
+        expected: Expected | None = None,
+        digest: bytes = b"",
+        size: int = 0,
+        executable: bool = False,
+        mtime_ns: int | None = None,
+        target: str = "",
+        old_path: str = "",
+    ) -> Self:
         """Refuse what no plan contains.
 
         Raises:
             ValueError: a path, link target, digest or number is not acceptable.
         """
-        action = self.action
-        _check_path(self.path)
-        if action is Action.RENAME:
-            _check_path(self.old_path)
-            if self.old_path.rpartition("/")[0] != self.path.rpartition("/")[0]:
+        _check_path(path)
+        if action is Action.WRITE:
+            if len(digest) != 32:
+                raise ValueError("a digest has another length")
+        elif action is Action.LINK:
+            if check_target(target) is not None:
+                raise ValueError("the text of a link is not acceptable")
+        elif action is Action.RENAME:
+            _check_path(old_path)
+            if old_path.rpartition("/")[0] != path.rpartition("/")[0]:
                 raise ValueError("a change of spelling stays in its folder")
-        if action is Action.MOVE:
-            _check_path(self.old_path)
-            if f"{self.path}/".startswith(f"{self.old_path}/") or f"{self.old_path}/".startswith(f"{self.path}/"):
+        elif action is Action.MOVE:
+            _check_path(old_path)
+            if f"{path}/".startswith(f"{old_path}/") or f"{old_path}/".startswith(f"{path}/"):
                 raise ValueError("a folder is not moved into itself")
-        if action is Action.WRITE and len(self.digest) != 32:
-            raise ValueError("a digest has another length")
-        if action is Action.LINK and check_target(self.target) is not None:
-            raise ValueError("the text of a link is not acceptable")
-        if not 0 <= self.size < _MAX_SIZE or not abs(self.mtime_ns or 0) < 2**63:
+        if not 0 <= size < _MAX_SIZE or (mtime_ns is not None and not abs(mtime_ns) < 2**63):
             raise ValueError("a number of an operation is out of bounds")
+        return super().__new__(cls, action, path, expected, digest, size, executable, mtime_ns, target, old_path)
 
     def to_json(self) -> dict[str, Any]:
         """Return the wire form; what has its default is left out."""
@@ -233,15 +249,15 @@ class ApplyOp:
             raise WireError("a field of an operation has another type")
         try:
             return cls(
-                action=_ACTIONS.get(action) or Action(action),
-                path=path,
-                expected=_expected(row["e"]) if "e" in row else None,
-                digest=bytes.fromhex(digest),
-                size=size,
-                executable=executable,
-                mtime_ns=mtime,
-                target=target,
-                old_path=old_path,
+                _ACTIONS.get(action) or Action(action),
+                path,
+                _expected(row["e"]) if "e" in row else None,
+                bytes.fromhex(digest),
+                size,
+                executable,
+                mtime,
+                target,
+                old_path,
             )
         except ValueError as error:
             raise WireError(str(error)) from error
@@ -264,21 +280,25 @@ def _expected(row: object) -> Expected | None:
     return Expected(Kind(row[0]), digest)
 
 
-@dataclass(frozen=True)
-class OpResult:
+class OpResult(NamedTuple):
     """What came of one operation.
 
     Attributes:
         path: Its path.
         ok: The path is now as the operation wants it.
         code: What came of it.
-        signature: Stamps of what stands there now (mtime_ns, ctime_ns, size, ino, dev, mode), where it was placed.
+        seen: What stands there now, where it was placed.
     """
 
     path: str
     ok: bool
     code: Code
-    signature: tuple[int, int, int, int, int, int] | None = None
+    seen: os.stat_result | None = None
+
+    @property
+    def signature(self) -> tuple[int, int, int, int, int, int] | None:
+        """Stamps of what stands there now: mtime_ns, ctime_ns, size, ino, dev, mode."""
+        return None if self.seen is None else signature_of(self.seen)
 
     @property
     def sentence(self) -> str:

@@ -34,9 +34,10 @@ def long_path(path: str) -> str:
 
 def is_reparse_point(seen: os.stat_result) -> bool:
     """Return whether the entry stands for another place without being a symbolic link (junction, mount point)."""
-    attributes: int = getattr(seen, "st_file_attributes", 0)
+    if not getattr(seen, "st_file_attributes", 0) & _REPARSE_POINT:
+        return False
     tag: int = getattr(seen, "st_reparse_tag", 0)
-    return bool(attributes & _REPARSE_POINT and tag & _NAME_SURROGATE) and not modes.S_ISLNK(seen.st_mode)
+    return bool(tag & _NAME_SURROGATE) and not modes.S_ISLNK(seen.st_mode)
 
 
 def _folder_at(path: str) -> os.stat_result:

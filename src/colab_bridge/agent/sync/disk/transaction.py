@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .failures import code_of
 from .new_folders import NewFolders
-from .ops import Action, ApplyOp, Code, Expected, Kind, OpResult, link_digest, signature_of
+from .ops import Action, ApplyOp, Code, Expected, Kind, OpResult, link_digest
 from .place import Places
 from .platform_folder import Folder
 from .root import STATE_FOLDER
@@ -98,9 +98,8 @@ class Transaction:
 
     def _result(self, index: int, op: ApplyOp) -> OpResult:
         code = self._codes[index] or Code.FAILED
-        ok = code in {Code.APPLIED, Code.ALREADY}
-        seen = self._after.get(index)
-        return OpResult(op.path, ok=ok, code=code, signature=signature_of(seen) if ok and seen is not None else None)
+        ok = code is Code.APPLIED or code is Code.ALREADY
+        return OpResult(op.path, ok, code, self._after.get(index) if ok else None)
 
     def _guarded(self, op: ApplyOp, index: int, step: Callable[[ApplyOp, int], Code]) -> Code:
         try:
