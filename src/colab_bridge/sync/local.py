@@ -21,6 +21,7 @@ from colab_bridge._util.atomic import write_atomic
 from colab_bridge.agent.sync.budget import Budget
 from colab_bridge.agent.sync.disk.marks import system_mark
 from colab_bridge.agent.sync.disk.ops import ApplyOp, DisplacedFile, OpResult
+from colab_bridge.agent.sync.disk.platform_system import free_names
 from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.disk.trash import TrashEntry, TrashFault
 from colab_bridge.agent.sync.ignore import IgnoreRules
@@ -373,6 +374,10 @@ class LocalSide:
         """Return free and total bytes of the folder's disk."""
         usage = shutil.disk_usage(self.project)
         return usage.free, usage.total
+
+    def free_names(self) -> int | None:
+        """Return how many more files and folders that disk can have; None where it has no such limit."""
+        return free_names(str(self.project))
 
 
 def _last_sign(state: Path) -> float:

@@ -18,8 +18,9 @@ import anyio.abc
 
 from colab_bridge._util.ids import new_id
 from colab_bridge.agent.sync.budget import Budget
+from colab_bridge.agent.sync.names import shown
 from colab_bridge.config.schema import SyncSettings
-from colab_bridge.errors import ColabBridgeError, TransientError, UserError
+from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError, UserError
 from colab_bridge.kernels.agent_link import AgentLink
 from colab_bridge.kernels.hub import HubKernel
 from colab_bridge.kernels.rest import JupyterServer
@@ -258,6 +259,8 @@ class SyncManager:
             return known.plain, known.plain.mirror
         link = self._agents.link(session)
         status = await link.ready(_AGENT_WAIT_S)
+        if status.held_by:
+            raise held_elsewhere(status.held_by)
         if status.state is not LinkState.CONNECTED:
             reason = status.text or "the agent does not answer"
             raise TransientError(f"the files on the runtime cannot be reached: {reason}", hint="colab-bridge status")
@@ -340,6 +343,8 @@ class SyncManager:
             if pair.plain is None:
                 return
             caller = pair.plain
+        elif status.held_by:
+            raise held_elsewhere(status.held_by)
         elif status.state is not LinkState.CONNECTED:
             raise TransientError(
                 f"the files on the runtime cannot be reached: {status.text or 'the agent does not answer'}",
@@ -426,6 +431,14 @@ class SyncManager:
         """What the agent is told: the provider's folder for the project, or one of ours in the server's root."""
         own = session.handle.root if session.handle is not None else None
         return own or self._prefix(session)
+
+
+def held_elsewhere(holder: str) -> ConflictError:
+    """Return the error for a workspace that another daemon keeps in step with a folder of its own (S10)."""
+    return ConflictError(
+        f"the workspace on the runtime is in use by {shown(holder)}",
+        hint="Stop Colab Bridge there; two minutes after its last word the workspace is free.",
+    )
 
 
 def _notebook_of(run: Run, pair: _Pair | None) -> str | None:

@@ -139,6 +139,7 @@ class Planner:
             suspect=view.suspect,
             free_bytes=free,
             disk_bytes=total,
+            free_names=self._local.free_names(),
             consented=frozenset(json.loads(self._store.meta("included", "[]"))),
             standing=self.standing,
         )

@@ -58,6 +58,7 @@ class Limits:
     changes_down_share: float = 0.30
     free_bytes: int = _GIB
     free_share: float = 0.05
+    free_names: int = 1000
     down_bytes: int = 2 * _GIB
     down_file: int = 512 * _MIB
     down_new_files: int = 50_000
@@ -82,6 +83,7 @@ class Circumstances:
             comes back.
         free_bytes: Free space at home; None when unknown.
         disk_bytes: Size of that disk.
+        free_names: How many more files and folders that disk can have; None when it has no such limit.
         consented: Paths that were asked for by name: no limit for one file.
         standing: What an earlier plan held and nobody decided yet, by stop and side (``Plan.standing``).
     """
@@ -94,6 +96,7 @@ class Circumstances:
     suspect: frozenset[str] = frozenset()
     free_bytes: int | None = None
     disk_bytes: int = 0
+    free_names: int | None = None
     consented: frozenset[str] = frozenset()
     standing: Mapping[tuple[Stop, Side], frozenset[str]] = field(default_factory=dict)
 
@@ -377,6 +380,18 @@ def _volume_up(changes: tuple[Change, ...], facts: Circumstances) -> frozenset[s
 
 
 def _low_disk(changes: tuple[Change, ...], facts: Circumstances) -> frozenset[str]:
+    return _little_room(changes, facts) | _few_names(changes, facts)
+
+
+def _few_names(changes: tuple[Change, ...], facts: Circumstances) -> frozenset[str]:
+    """What takes a name here, where that would leave the disk without names for others."""
+    coming = [c for c in changes if c.side is Side.LOCAL and c.action in _CREATES]
+    if facts.free_names is None or not coming or facts.free_names - len(coming) >= facts.limits.free_names:
+        return frozenset()
+    return frozenset(change.decision.path for change in coming)
+
+
+def _little_room(changes: tuple[Change, ...], facts: Circumstances) -> frozenset[str]:
     if facts.free_bytes is None:
         return frozenset()
     sizes = {change.decision.path: _bytes_home(change) for change in changes}

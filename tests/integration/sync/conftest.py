@@ -32,7 +32,7 @@ async def rig(
         client = shared_home.client()
         await anyio.to_thread.run_sync(lambda: client.post("/v1/sessions", body, timeout_s=60))
         try:
-            yield SyncRig(shared_home, root, relay, "synced")
+            yield SyncRig(shared_home, root, relay, "synced", url)
         finally:
             monkeypatch.undo()
             relay.restore()

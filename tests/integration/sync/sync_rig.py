@@ -18,6 +18,7 @@ class SyncRig:
     root: Path
     relay: TcpRelay
     session: str
+    url: str
 
     @property
     def project(self) -> Path:

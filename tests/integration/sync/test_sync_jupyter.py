@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import anyio
 import pytest
 
+from daemon_home import DaemonHome, Seen
+from sync_pair import tree_of
 from sync_rig import SyncRig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -143,6 +146,30 @@ async def test_a_workspace_that_was_lost_with_its_machine_deletes_nothing_at_hom
     await rig.call("post", "sync", {})
     assert sorted(path.name for path in rig.project.iterdir()) == before
     assert (workspace / "needed.txt").read_text() == "new"
+
+
+@pytest.mark.rows("K14")
+async def test_a_second_machine_with_a_project_of_that_name_is_refused_in_one_line_and_changes_nothing(
+    rig: SyncRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DaemonHome(tmp_path)
+    monkeypatch.setenv("COLAB_BRIDGE_HOME", str(other.home))
+    (other.project / "needed.txt").write_text("of somebody else")
+    before = tree_of(rig.workspace)
+
+    def try_it() -> Seen:
+        body = {"project": str(other.project), "name": "second", "provider": "jupyter", "options": {"url": rig.url}}
+        other.client().post("/v1/sessions", body, timeout_s=60)
+        return other.code("open('from second.txt', 'w')", session="second")
+
+    try:
+        seen = await anyio.to_thread.run_sync(try_it)
+        assert seen.status == "error"
+        assert "the workspace on the runtime is in use by" in str(seen.finished["error"])
+        assert tree_of(rig.workspace) == before
+        assert tree_of(other.project) == {"needed.txt": "of somebody else"}
+    finally:
+        await anyio.to_thread.run_sync(other.close)
 
 
 async def test_single_files_resume_where_a_cut_has_ended_them(rig: SyncRig) -> None:

@@ -363,6 +363,15 @@ def test_k10_little_free_space_holds_downloads_only():
     assert [change.side for change in plan.changes] == [Side.REMOTE]
 
 
+def test_t19_a_disk_that_can_have_few_more_names_holds_what_comes_down():
+    base = tree("a=1,b=1")
+    news = tree("a=1,b=1," + ",".join(f"n{n}=x" for n in range(30)))
+    for free, held in ((1029, 30), (1030, 0), (None, 0)):
+        plan = plan_sync(base, tree("a=1,b=2"), news, facts=Circumstances(free_names=free))
+        assert sum(len(hold.paths) for hold in plan.holds if hold.stop is Stop.LOW_DISK) == held
+        assert "b" in {change.path for change in plan.changes if change.side is Side.REMOTE}
+
+
 def sized(path: str, content: str, size: int):
     editor = TreeEditor(EMPTY)
     editor.put(path, file(content, size=size))

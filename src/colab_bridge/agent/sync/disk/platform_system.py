@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-__all__ = ["boot_id", "by_descriptor", "mount_points", "open_root"]
+__all__ = ["boot_id", "by_descriptor", "free_names", "mount_points", "open_root"]
 
 from .platform_folder import Folder
 from .platform_paths import PathFolder, long_path
@@ -30,6 +30,14 @@ def open_root(path: str) -> Folder:
     if by_descriptor():
         return DescriptorFolder.open_root(path)
     return PathFolder.open_root(long_path(path) if os.name == "nt" else path)
+
+
+def free_names(path: str) -> int | None:
+    """Return how many more files and folders the disk of a path can have; None where it has no such limit."""
+    if os.name != "posix":
+        return None
+    found = os.statvfs(path)
+    return found.f_favail if found.f_files else None
 
 
 def boot_id() -> str:
