@@ -21,6 +21,7 @@ from colab_bridge.agent.sync.transfer.patch import copies_in_new, copies_in_old,
 from colab_bridge.agent.sync.transfer.search import find_blocks
 from colab_bridge.agent.sync.transfer.signatures import MIN_DELTA_BYTES, block_size_for, read_signatures
 from colab_bridge.agent.sync.tree import File, entry_at
+from colab_bridge.sync.ahead import HeadStart
 from colab_bridge.sync.local import LocalSide
 from colab_bridge.sync.remote import RemoteFailure, RemoteFiles
 from colab_bridge.sync_core.model import Side
@@ -71,12 +72,14 @@ class Carrier:
         remote: The runtime's side.
         progress: Told how large files get on.
         tally: Counts bytes.
+        ahead: What the runtime has begun to copy during the look.
     """
 
     local: LocalSide
     remote: RemoteFiles
     progress: Progress | None = None
     tally: Tally = field(default_factory=Tally)
+    ahead: HeadStart | None = None
 
     # -- down --------------------------------------------------------------------------------------------------------
 
@@ -288,7 +291,9 @@ class Carrier:
 
     async def up_large(self, transfer: Transfer, older: Older | None) -> bool:
         """Stage one large file there, going on where an earlier try ended; False when it changed meanwhile."""
-        missing = await self.remote.missing(transfer.digest, transfer.size)
+        is_ahead = older is not None and self.ahead is not None and await self.ahead.take(older.file.digest)
+        ahead_of = older.file.digest if older is not None and is_ahead else b""
+        missing = await self.remote.missing(transfer.digest, transfer.size, ahead_of)
         if not missing:
             return True
         if older is not None and _worth(older.file.size, sum(length for _, length in missing)):

@@ -200,6 +200,8 @@ class SyncController:
             except SyncFailure as failure:
                 self.trouble = failure.text
                 raise
+            if turn.ahead is not None:
+                await turn.ahead.end()
             turn.round_trips = self.remote.round_trips - trips
             if settled and self._planner.decided and not turn.deferred and not turn.waiting:
                 # Carried out: the same thing happening again is another question.

@@ -132,7 +132,7 @@ class Doing:
         if not plan.decisions and (turn.reason != "pre" or turn.rounds > 1):
             return self._planner.remote_tree(view).kept.digest
         txn = new_id("txn")
-        carrier = Carrier(self._local, self._remote, self._progress, turn.tally)
+        carrier = Carrier(self._local, self._remote, self._progress, turn.tally, turn.ahead)
         await self._keeper.keep_for_review(plan, txn)
         here, there = await self._local.do(self._parted, turn, plan, view)
         turn.waiting = {d.path for d in plan.decisions if d.path in self.resting}

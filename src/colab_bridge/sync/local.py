@@ -26,6 +26,7 @@ from colab_bridge.agent.sync.disk.root import RootFault
 from colab_bridge.agent.sync.disk.trash import TrashEntry, TrashFault
 from colab_bridge.agent.sync.ignore import IgnoreRules
 from colab_bridge.agent.sync.service_folder import RootGone, Settlement, SyncFolder
+from colab_bridge.agent.sync.service_large import Foreseen
 from colab_bridge.agent.sync.service_wire import changed_rows
 from colab_bridge.agent.sync.tree import Directory, File, entry_at
 from colab_bridge.errors import ColabBridgeError, ConflictError, TransientError, UserError
@@ -219,25 +220,32 @@ class LocalSide:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
-    async def look(self, *, walk: bool = False, known: Directory | None = None) -> LocalView:
+    async def look(
+        self, *, walk: bool = False, known: Directory | None = None, foreseen: Foreseen | None = None
+    ) -> LocalView:
         """Take in everything that was saved here before this call.
+
+        Args:
+            walk: Look at everything, whatever the watches say.
+            known: The last agreement.
+            foreseen: Told, in another thread, of a large file that has changed, before it is read.
 
         Raises:
             RootGone: the folder is missing or another one.
             UserError: it cannot be read.
         """
-        return await self.do(self._look, walk, known)
+        return await self.do(self._look, walk, known, foreseen)
 
-    def _look(self, walk: bool, known: Directory | None) -> LocalView:
+    def _look(self, walk: bool, known: Directory | None, foreseen: Foreseen | None) -> LocalView:
         try:
             if self._lost:
                 self._reopen()
             self._keep_late_writes()
-            settled = self._settle(walk, known)
+            settled = self._settle(walk, known, foreseen)
         except RootGone:
             # A folder that is back, or was replaced by hand, is opened anew; its identity tells what it is (S1).
             self._reopen()
-            settled = self._settle(walk, known)
+            settled = self._settle(walk, known, foreseen)
         assert self.folder.rules is not None
         rules = self.folder.rules
         key = (settled.tree, self.folder.rules_id)
@@ -295,11 +303,11 @@ class LocalSide:
         self.folder = self._open_folder()
         self._lost = False
 
-    def _settle(self, walk: bool, known: Directory | None) -> Settlement:
+    def _settle(self, walk: bool, known: Directory | None, foreseen: Foreseen | None) -> Settlement:
         if self.folder.rules is None:
             self._read_rules({""})
         for _ in range(3):
-            settled = self.folder.settle(walk=walk, known=known)
+            settled = self.folder.settle(walk=walk, known=known, foreseen=foreseen)
             if not self._rules_changed(settled.tree):
                 break
             self._rules_from = settled.tree

@@ -9,6 +9,7 @@ from colab_bridge.agent.sync.disk.ops import ApplyOp
 from colab_bridge.agent.sync.disk.scan import LeftOut
 from colab_bridge.agent.sync.ignore import strip_ignored
 from colab_bridge.agent.sync.tree import Directory, Entry, File, entry_at
+from colab_bridge.sync.ahead import HeadStart
 from colab_bridge.sync.base import SyncStore
 from colab_bridge.sync.failures import FailureKind, SyncFailure
 from colab_bridge.sync.local import LocalSide, LocalView
@@ -54,12 +55,15 @@ class Looking:
             return await self.all()
         if self._remote.tree is None:
             view, _ = await asyncio.gather(self.here(turn.reason), self._remote.snapshot())
-        elif turn.reason == "pre":
-            view = await self.here(turn.reason)
+            await self._keep_rules(view)
+            return view
+        turn.ahead = HeadStart(self._remote)
+        if turn.reason == "pre":
+            view = await self.here(turn.reason, turn.ahead)
         else:
             verb = "pre" if turn.reason == "watch" else "post"
             reason = "sync" if turn.audit else turn.reason
-            view, _ = await asyncio.gather(self.here(reason), self.exchange(turn, verb))
+            view, _ = await asyncio.gather(self.here(reason, turn.ahead), self.exchange(turn, verb))
         await self._keep_rules(view)
         return view
 
@@ -72,14 +76,19 @@ class Looking:
         await self._remote.snapshot()
         return view
 
-    async def here(self, reason: str) -> LocalView:
+    async def here(self, reason: str, ahead: HeadStart | None = None) -> LocalView:
         """Look at this machine's side.
+
+        Args:
+            reason: Why; see :class:`Turn`.
+            ahead: Has the runtime begin with what a large file that has changed is likely to need.
 
         Raises:
             SyncFailure: it has too many files.
             RootGone: it is missing or another one.
         """
-        self.view = await self._local.look(walk=reason == "sync", known=self._store.base())
+        foreseen = None if ahead is None else ahead.foreseen
+        self.view = await self._local.look(walk=reason == "sync", known=self._store.base(), foreseen=foreseen)
         files = self.view.tree.kept.files
         if files > MOST_FILES:
             raise SyncFailure(

@@ -27,6 +27,7 @@ from colab_bridge.agent.sync.service_wire import (
 )
 from colab_bridge.agent.sync.transfer.batches import BatchLimits, unpack_batch
 from colab_bridge.agent.sync.transfer.compress import Codec
+from colab_bridge.agent.sync.transfer.patch import Copy
 from colab_bridge.agent.sync.tree import Directory, Entry
 from colab_bridge.sync.troubles import code_named
 
@@ -185,8 +186,9 @@ class RemoteFiles:
         deadline_s: float = CALL_S,
         bulk: bool = False,
         compress: bool = False,
+        waited: bool = True,
     ) -> tuple[Mapping[str, Any], bytes]:
-        self.round_trips += 1
+        self.round_trips += waited
         params = {**(params or {}), "w": self._workspace}
         return await self._caller.call(
             f"files.{verb}", params, payload, deadline_s=deadline_s, bulk=bulk, compress=compress
@@ -367,9 +369,27 @@ class RemoteFiles:
         """Stage a batch of small files."""
         await self._call("put", {}, batch, bulk=True)
 
-    async def missing(self, digest: bytes, size: int) -> list[tuple[int, int]]:
-        """Begin, or go on with, a large file there; returns the ranges (offset, length) that it lacks."""
-        result, _ = await self._call("chunk", {"digest": digest.hex(), "size": size, "begin": True}, bulk=True)
+    async def copy_ahead(self, path: str, old: bytes, copy: Copy) -> None:
+        """Have a range of a file there copied for a newer version that is still being read here; nobody waits."""
+        params = {"path": path, "old": old.hex(), "source": copy.source, "target": copy.target, "length": copy.length}
+        await self._call("ahead", params, waited=False)
+
+    async def end_ahead(self) -> None:
+        """Have removed there what was copied ahead and is not used."""
+        await self._call("ahead", {"end": True}, waited=False)
+
+    async def missing(self, digest: bytes, size: int, ahead_of: bytes = b"") -> list[tuple[int, int]]:
+        """Begin, or go on with, a large file there; returns the ranges (offset, length) that it lacks.
+
+        What was copied ahead of the version ``ahead_of`` is used for it.
+        """
+        params = {
+            "digest": digest.hex(),
+            "size": size,
+            "begin": True,
+            **({"ahead": ahead_of.hex()} if ahead_of else {}),
+        }
+        result, _ = await self._call("chunk", params, bulk=True)
         ranges = [(int(item[0]), int(item[1])) for item in read_list(result, "missing", 100_000)]
         if any(offset < 0 or length <= 0 or offset + length > size for offset, length in ranges):
             raise WireError("a range outside of its file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from colab_bridge.sync.ahead import HeadStart
 from colab_bridge.sync.carry import Tally
 from colab_bridge.sync.report import Deferred
 from colab_bridge.sync.troubles import Trouble
@@ -33,6 +34,7 @@ class Turn:
         late: Old versions on the runtime into which a program went on writing, with their ids in the trash.
         exec_dropped: Files that the runtime made executable, which it may not do here.
         round_trips: Answers of the runtime that were waited for.
+        ahead: What the runtime has begun to copy while this machine was looking.
     """
 
     reason: str
@@ -51,3 +53,4 @@ class Turn:
     late: tuple[tuple[str, str], ...] = ()
     exec_dropped: tuple[str, ...] = ()
     round_trips: int = 0
+    ahead: HeadStart | None = None

@@ -1,7 +1,7 @@
 """The files service of the agent: the runtime's half of a pair of folders, and single files.
 
 Verbs for folders that are kept in step: ``hello``, ``rules``, ``snapshot``, ``pre``, ``post``, ``have``, ``tell``,
-``put``, ``chunk``, ``sign``, ``patch``, ``apply``, ``get``, ``watch``, ``trash``, ``bye``. For single files:
+``put``, ``chunk``, ``sign``, ``patch``, ``ahead``, ``apply``, ``get``, ``watch``, ``trash``, ``bye``. For single files:
 ``list``, ``stat``, ``read``, ``write``, ``commit``, ``digest``, ``mkdir``, ``remove``. Everything that arrives is
 checked, everything that blocks runs in the service's one thread. It may be driven in-process too, with any object that
 looks like a :class:`~..process.service.Peer`.
@@ -36,6 +36,7 @@ from .service_exchange import (
 )
 from .service_files import SingleFiles
 from .service_folder import RootGone, Settlement, SyncFolder
+from .service_large_verbs import ahead, check_same, chunk, patch, sign
 from .service_wire import (
     changed_rows,
     checked_path,
@@ -49,8 +50,6 @@ from .service_wire import (
 )
 from .transfer.batches import BatchLimits, pack_batch, unpack_batch
 from .transfer.compress import Codec
-from .transfer.patch import unpack_copies
-from .transfer.signatures import MAX_BLOCK_BYTES, MIN_BLOCK_BYTES
 from .tree import Directory
 
 __all__ = ["FilesService", "make"]
@@ -60,7 +59,6 @@ _PAGE_ROWS = 1500
 _MOST_OPERATIONS = 20_000
 _MOST_FOLDERS = 8
 _REPLY_BYTES = 1_900_000
-_MOST_FILE_BYTES = 1 << 41
 _SHOWN = 50
 _AUDITED_SHARE = 0.01
 _Verb = Callable[["Workspace", Mapping[str, Any], bytes], Reply]
@@ -91,9 +89,10 @@ class FilesService:
             "have": self._have,
             "tell": self._tell,
             "put": self._put,
-            "chunk": self._chunk,
-            "sign": self._sign,
-            "patch": self._patch,
+            "chunk": lambda workspace, params, payload: chunk(workspace.folder, params, payload),
+            "sign": lambda workspace, params, payload: sign(workspace.folder, params),
+            "patch": lambda workspace, params, payload: patch(workspace.folder, params, payload),
+            "ahead": lambda workspace, params, payload: ahead(workspace.folder, params),
             "apply": self._apply,
             "get": self._get,
             "trash": self._trash,
@@ -348,50 +347,6 @@ class FilesService:
     def _put(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         return Reply({"stored": _put_batch(workspace.folder, memoryview(payload))})
 
-    def _chunk(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
-        stage, digest = workspace.folder.stage, read_digest(params.get("digest"))
-        if params.get("begin") is True:
-            size = read_field(params, "size", int)
-            if size > _MOST_FILE_BYTES:
-                raise WireError("a file of an impossible size")
-            stage.begin_large(digest, size)
-            return Reply({"missing": [list(part) for part in stage.missing(digest)][:2000]})
-        if params.get("finish") is True:
-            if not stage.finish(digest):
-                raise CallFailure("mismatch", "the content is not what its digest says")
-            return Reply()
-        stage.put_chunk(digest, read_field(params, "offset", int), payload)
-        return Reply()
-
-    def _sign(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
-        path, digest, block = checked_path(params.get("path")), read_digest(params.get("digest")), params.get("block")
-        if type(block) is not int or not MIN_BLOCK_BYTES <= block <= MAX_BLOCK_BYTES:
-            raise WireError("the block size is out of bounds")
-        self._check_same(workspace.folder, path, digest)
-        large = workspace.folder.large
-        origin = large.origin(digest)
-        if origin is not None and origin.grew and params.get("old") == origin.digest.hex():
-            return Reply({"grew": True})
-        try:
-            return Reply({}, large.signatures(path, digest, block))
-        except ValueError as error:
-            raise CallFailure("too-big", str(error)) from error
-
-    def _patch(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
-        path, old = checked_path(params.get("path")), read_digest(params.get("old"))
-        digest, size = read_digest(params.get("digest")), read_field(params, "size", int)
-        folder = workspace.folder
-        self._check_same(folder, path, old)
-        copies = unpack_copies(payload, folder.stat_of(path).st_size, size)
-        folder.stage.begin_large(digest, size)
-        folder.large.fill(digest, copies, path, old)
-        return Reply({"missing": [list(part) for part in folder.stage.missing(digest)][:2000]})
-
-    @staticmethod
-    def _check_same(folder: SyncFolder, path: str, digest: bytes) -> None:
-        if not folder.has(path, digest):
-            raise CallFailure("moved", "the file is another one by now")
-
     def _get(self, workspace: Workspace, params: Mapping[str, Any], payload: bytes) -> Reply:
         folder = workspace.folder
         if payload:
@@ -400,7 +355,7 @@ class FilesService:
             contents = folder.contents(wanted, INLINE_BYTES + INLINE_FILE_BYTES)
             return Reply({}, pack_batch(contents, allowed=workspace.codecs))
         path, digest = checked_path(params.get("path")), read_digest(params.get("digest"))
-        self._check_same(folder, path, digest)
+        check_same(folder, path, digest)
         length = min(read_field(params, "length", int), 1 << 20)
         data = folder.read_range(path, read_field(params, "offset", int), length)
         return Reply({}, data, compress=bool(workspace.codecs))

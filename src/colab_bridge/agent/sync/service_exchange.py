@@ -21,6 +21,7 @@ INLINE_FILE_BYTES = 256 * 1024
 _TRASH_BYTES = 512 << 20
 _TRASH_AGE_S = 14 * 86_400.0
 _PRUNE_S = 600.0
+_AHEAD_S = 600.0
 
 
 class Workspace:
@@ -42,6 +43,8 @@ class Workspace:
         """See what programs wrote into old versions, and keep the trash small: the disk of a runtime is scratch."""
         for entry in self.folder.late_writes():
             self.late.append([entry.path, entry.id])
+        with suppress(OSError):
+            self.folder.large.end_ahead(older_than_s=_AHEAD_S)
         if time.monotonic() - self.pruned_s >= _PRUNE_S:
             self.pruned_s = time.monotonic()
             with suppress(OSError):

@@ -32,7 +32,7 @@ from .disk.statcache import StatCache
 from .disk.trash import Trash, TrashEntry
 from .disk.watch import Watcher, WatcherUnavailable
 from .ignore import IgnoreRules
-from .service_large import LargeFiles
+from .service_large import Foreseen, LargeFiles
 from .service_wire import changed_rows
 from .transfer.signatures import read_at
 from .transfer.trail import Trails
@@ -230,7 +230,13 @@ class SyncFolder:
         return self._trees.get(gen)
 
     def settle(
-        self, *, walk: bool = False, after_run: bool = False, known: Directory | None = None, rehash: bool = False
+        self,
+        *,
+        walk: bool = False,
+        after_run: bool = False,
+        known: Directory | None = None,
+        rehash: bool = False,
+        foreseen: Foreseen | None = None,
     ) -> Settlement:
         """Take in everything that happened before this call.
 
@@ -239,6 +245,7 @@ class SyncFolder:
             after_run: Programs have run here: walk, and see what they have mapped.
             known: The last agreement.
             rehash: Read every file.
+            foreseen: Told of a large file that has changed, before it is read.
 
         Raises:
             RootGone: the root is missing or another one.
@@ -250,6 +257,7 @@ class SyncFolder:
                 again = self._mapped.look()
                 fsync_mapped(self.root, again)
         dirty = self._dirty()
+        self.large.foresee(dirty, self.tree, foreseen)
         if walk or after_run or rehash or dirty is None or self._last is None:
             result = scanner.walk(rehash=rehash, known=known, again=again)
             result = self._look_again(scanner, result, known)
@@ -371,11 +379,9 @@ class SyncFolder:
         gone = {op.path for op in operations if op.action in {Action.DELETE, Action.RMDIR}}
         gone |= {op.old_path for op in operations if op.old_path}
         # Our own moves wake the watches too; taken in here, they are no news later.
-        seen = self._dirty()
-        if self._last is not None and seen is not None:
+        seen = self._dirty() or frozenset()
+        if self._last is not None:
             self._take(scanner.refresh(self._last.tree, touched | seen, known=known, gone=gone))
-        elif self._last is not None:
-            self._take(scanner.refresh(self._last.tree, touched, known=known, gone=gone))
         return results
 
     def take_copies(self, copies: Iterable[tuple[bytes, str]]) -> None:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from ..transfer.patch import Copy
 from ..transfer.signatures import WORKERS, read_at
 from ..transfer.trail import Hashing, Mark, Trail
+from .ahead import COPY_BYTES, copy_some
 from .place import Calls
 from .platform_folder import Folder
 
@@ -32,7 +33,6 @@ _HEAD = struct.Struct(">Q")
 _RECORD = struct.Struct(">QQ16s")
 _COPIED = bytes(16)
 _BUFFER_BYTES = 2**20
-_COPY_BYTES = 32 * 2**20
 _MAX_MAP_BYTES = 64 * 2**20
 
 Record = tuple[int, int, bytes]
@@ -99,11 +99,15 @@ class Part:
         digest: What it will be.
         size: Its length in bytes; a map of another length is thrown away.
         key: Key of the pairing.
+        ahead: What was copied into the file before anybody knew what it will be; nothing of it counts as there.
     """
 
-    def __init__(self, calls: Calls, folder: Folder, digest: bytes, size: int, key: bytes) -> None:
+    def __init__(
+        self, calls: Calls, folder: Folder, digest: bytes, size: int, key: bytes, ahead: Copy | None = None
+    ) -> None:
         self._calls = calls
         self._folder = folder
+        self._ahead = ahead
         self._digest = digest
         self._key = key
         self._name = digest.hex()
@@ -140,7 +144,9 @@ class Part:
         rows = b"".join(_RECORD.pack(*record) for record in self._records)
         self._calls.write(self._map, _HEAD.pack(self.size) + rows)
         if not self._records:
-            self._calls.truncate(self._fd, 0)
+            # Bytes that were copied ahead may stay, as far as there can be any.
+            most = 0 if self._ahead is None else min(self.size, self._ahead.target + self._ahead.length)
+            self._calls.truncate(self._fd, most)
         self._stamp = self._stamp_now()
 
     def _note(self, offset: int, length: int, short: bytes) -> None:
@@ -196,9 +202,13 @@ class Part:
                 self._doubt(copy.target)
                 front = copy.source == copy.target == self._hashing.offset == 0
                 known = [mark for mark in marks if front and mark[0] <= copy.length]
-                done = since = 0
+                done = self._take_ahead(copy, missing)
+                since = 0
+                if follow and not known and done:
+                    beside.submit(self._hash_up_to, self._complete_up_to())
                 while done < copy.length:
-                    count = self._copy(copy.source + done, copy.target + done, copy.length - done, source)
+                    rest = Copy(copy.source + done, copy.target + done, copy.length - done)
+                    count = copy_some(self._calls, source, self._fd, rest)
                     if not count:
                         break
                     self._stamp = self._stamp_now()
@@ -206,24 +216,32 @@ class Part:
                     done += count
                     since += count
                     beside.submit(self._calls.start_writing_out, self._fd, copy.target + done - count, count)
-                    if follow and not known and since >= _COPY_BYTES:
+                    if follow and not known and since >= COPY_BYTES:
                         beside.submit(self._hash_up_to, self._complete_up_to())
                         since = 0
                 if known and done == copy.length:
                     self._hashing = Hashing(self._key, known)
+        self._ahead = None
+
+    def _take_ahead(self, copy: Copy, missing: _Gaps) -> int:
+        """Take a range that was copied ahead as there; returns how many bytes of its front were."""
+        ahead = self._ahead
+        if ahead is None or copy.source - copy.target != ahead.source - ahead.target or copy.target < ahead.target:
+            return 0
+        count = min(copy.length, ahead.target + ahead.length - copy.target)
+        if count <= 0 or not missing.hold(Copy(copy.source, copy.target, count)):
+            # Nothing, or something else has been written there since.
+            return 0
+        self._note(copy.target, count, _COPIED)
+        return count
+
+    def forget_ahead(self) -> None:
+        """Have everything copied that is to be copied: what was copied ahead was of something else."""
+        self._ahead = None
 
     def hash_anew(self) -> None:
         """Hash everything in the end: the older file was not what its marks belong to."""
         self._hashing = Hashing(self._key)
-
-    def _copy(self, start: int, target: int, length: int, source: int) -> int:
-        with suppress(OSError):
-            return self._calls.copy_range(source, start, self._fd, target, min(_COPY_BYTES, length))
-        self._calls.seek(source, start)
-        data = self._calls.read(source, min(_BUFFER_BYTES, length))
-        self._calls.seek(self._fd, target)
-        self._calls.write(self._fd, data)
-        return len(data)
 
     def _complete_up_to(self) -> int:
         missing = self.missing()

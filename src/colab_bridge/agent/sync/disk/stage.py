@@ -16,19 +16,17 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from ..transfer.batches import SMALL_FILE_BYTES
-from ..transfer.patch import Copy
-from ..transfer.trail import Mark, Trails
+from ..transfer.trail import Trails
+from .large_contents import LargeContents
 from .new_folders import NEW_FOLDER, GrowingFolders
 from .ops import TXN, ApplyOp, link_digest
-from .parts import MAP_SUFFIX, PART_SUFFIX, Part, hash_file
+from .parts import MAP_SUFFIX, PART_SUFFIX, hash_file
 from .place import Calls, remove_all
-from .platform_folder import Folder
 from .root import STATE_FOLDER, Root
 
 __all__ = ["LARGE_BYTES", "SPELLING_NOTE", "SPELLING_OBJECT", "Leftover", "Stage", "WrongContent"]
@@ -69,7 +67,7 @@ class Leftover:
     size: int = 0
 
 
-class Stage:
+class Stage(LargeContents):
     """Stage of one root.
 
     Args:
@@ -86,12 +84,8 @@ class Stage:
     """
 
     def __init__(self, root: Root, key: bytes, calls: Calls, trails: Trails | None = None) -> None:
-        self.key = key
-        self._trails = trails or Trails()
-        self.calls = calls
-        self.folder: Folder = root.folder(f"{STATE_FOLDER}/stage")
+        super().__init__(key, calls, root.folder(f"{STATE_FOLDER}/stage"), trails or Trails())
         self._root = root
-        self._parts: dict[bytes, Part] = {}
         self.growing = GrowingFolders(calls, self.folder)
         self._ahead_bytes = 0
 
@@ -166,116 +160,6 @@ class Stage:
         """Remove a complete content, if it is here."""
         self._unlink_if_there(digest.hex())
 
-    def _unlink_if_there(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self.calls.unlink(self.folder, name)
-
-    # -- large content ---------------------------------------------------------------------------------------------
-
-    def begin_large(self, digest: bytes, size: int) -> list[tuple[int, int]]:
-        """Begin a large content, or go on with one that was cut off.
-
-        Args:
-            digest: What it will be.
-            size: Its length in bytes; the caller has compared it with the limits.
-
-        Returns:
-            The ranges (offset, length) that are missing; none when it is here, complete and verified.
-
-        Raises:
-            OSError: the files cannot be made.
-        """
-        if self.have([digest]):
-            return []
-        part = self._parts.get(digest)
-        if part is None or part.size != size:
-            self._forget_part(digest)
-            part = self._parts[digest] = Part(self.calls, self.folder, digest, size, self.key)
-        if not part.missing():
-            # Cut off between its last range and its verification.
-            self.finish(digest)
-        return self.missing(digest)
-
-    def put_chunk(self, digest: bytes, offset: int, data: bytes | memoryview) -> None:
-        """Keep a range of a large content that was begun.
-
-        Raises:
-            KeyError: it was not begun in this process.
-            ValueError: the range is not inside it.
-            OSError: it could not be written; the range still counts as missing.
-        """
-        part = self._part(digest)
-        if part is not None:
-            part.put(offset, data)
-
-    def _part(self, digest: bytes) -> Part | None:
-        """Return a large content under way; None when it is complete."""
-        part = self._parts.get(digest)
-        if part is None and not self.have_one(digest):
-            raise KeyError(digest)
-        return part
-
-    def fill(self, digest: bytes, copies: Iterable[Copy], source: int, marks: Sequence[Mark] = ()) -> None:
-        """Take ranges of a large content out of an older version of the file.
-
-        Args:
-            digest: A content that was begun.
-            copies: Ranges.
-            source: The older version, open for reading.
-            marks: States of its hash, see :meth:`Part.fill`; :meth:`hash_anew` takes that back.
-
-        Raises:
-            KeyError: it was not begun in this process.
-            OSError: reading or writing failed.
-        """
-        part = self._part(digest)
-        if part is not None:
-            part.fill(copies, source, marks)
-
-    def hash_anew(self, digest: bytes) -> None:
-        """Have a large content hashed as a whole in the end, if it is under way."""
-        part = self._parts.get(digest)
-        if part is not None:
-            part.hash_anew()
-
-    def missing(self, digest: bytes) -> list[tuple[int, int]]:
-        """Return the ranges (offset, length in bytes) that are still missing.
-
-        Raises:
-            KeyError: it was not begun in this process.
-        """
-        part = self._part(digest)
-        return [] if part is None else part.missing()
-
-    def finish(self, digest: bytes) -> bool:
-        """Verify a large content.
-
-        Returns:
-            True: it is here, complete. False: something is missing or was damaged; :meth:`missing` tells what.
-
-        Raises:
-            KeyError: it was not begun in this process.
-            OSError: it could not be read.
-        """
-        if self.have([digest]):
-            return True
-        part = self._parts[digest]
-        if part.missing() or not part.check():
-            return False
-        self._trails.add(part.trail())
-        name = digest.hex()
-        self._forget_part(digest)
-        self.calls.rename(self.folder, name + PART_SUFFIX, self.folder, name)
-        # A map that stays is no content; it goes with the next look at old parts.
-        with suppress(OSError):
-            self._unlink_if_there(name + MAP_SUFFIX)
-        return True
-
-    def _forget_part(self, digest: bytes) -> None:
-        part = self._parts.pop(digest, None)
-        if part is not None:
-            part.close()
-
     # -- copies ----------------------------------------------------------------------------------------------------
 
     def take_local_copy(self, digest: bytes, path: str) -> bool:
@@ -315,14 +199,6 @@ class Stage:
             return True
         self.discard(digest)
         return False
-
-    def have_one(self, digest: bytes) -> bool:
-        """Return whether a content is here, complete."""
-        try:
-            self.calls.stat(self.folder, digest.hex())
-        except FileNotFoundError:
-            return False
-        return True
 
     # -- on the way into the tree ----------------------------------------------------------------------------------
 
@@ -484,16 +360,14 @@ class Stage:
 
     def distrust(self) -> None:
         """Remove all content: some has not reached the disk, though reading it may still give it back from memory."""
-        for digest in list(self._parts):
-            self._forget_part(digest)
+        self.close_large()
         for name in self.calls.names(self.folder):
             if _LARGE.fullmatch(name):
                 self._unlink_if_there(name)
 
     def close(self) -> None:
         """Let go of everything; what is here stays."""
-        for digest in list(self._parts):
-            self._forget_part(digest)
+        self.close_large()
         self.growing.close()
         self.folder.close()
         self.calls.close()

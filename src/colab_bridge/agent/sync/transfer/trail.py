@@ -20,7 +20,7 @@ from hashlib import blake2b
 
 from .patch import Copy, copies_in_new, gaps
 from .search import Found, find_blocks
-from .signatures import WORKERS, Signatures, block_size_for, read_signatures, sign
+from .signatures import WORKERS, Signatures, block_size_for, read_signatures, sign, sign_again
 
 __all__ = ["Hashing", "Mark", "Origin", "Trail", "Trails", "read_large", "search_between"]
 
@@ -180,21 +180,16 @@ def _hashed(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None) ->
 
 def _signed(fd: int, size: int, older: bytes | None) -> tuple[bytes, tuple[Copy, ...] | None]:
     """Sign a file, and compare it with an older version; the digest tells later whether it held still."""
+    old = read_signatures(older) if older else None
+    block_size = block_size_for(size)
     try:
-        packed = sign(fd, block_size_for(size), workers=1)
+        if old is None or old.block_size != block_size:
+            return sign(fd, block_size, workers=1), None if old is None else ()
+        packed, same = sign_again(fd, old)
     except ValueError:
         # It has too many blocks, or it changes at this moment.
         return b"", None
-    return packed, _same_places(read_signatures(packed), read_signatures(older)) if older else None
-
-
-def _same_places(new: Signatures, old: Signatures) -> tuple[Copy, ...]:
-    """Return the blocks that stand in both at the same place; comparing sums costs nothing."""
-    if old.block_size != new.block_size:
-        return ()
-    most = min(old.file_size, new.file_size) // old.block_size
-    same = (index for index in range(most) if old.sums[index] == new.sums[index])
-    return tuple(copies_in_new((Found(index * old.block_size, index) for index in same), old))
+    return packed, tuple(copies_in_new((Found(index * block_size, index) for index in same), old))
 
 
 def search_between(fd: int, copies: Sequence[Copy], old: Signatures) -> list[Copy]:
