@@ -76,6 +76,8 @@ def changes_of(decision: Decision) -> tuple[Change, ...]:
     if decision.old_names is None and not decision.remote_keeps_exec:
         # A side that has the outcome itself has nothing to do: most decisions change one side only.
         sides = tuple(side for side in sides if decision.on(side) is not decision.outcome)
+        if len(sides) == 1:
+            return tuple(_changes_on(decision, sides[0]))
     return tuple(change for side in sides for change in _changes_on(decision, side))
 
 

@@ -29,7 +29,10 @@ from colab_bridge.sync_core.model import Decision, Reason, Rule, Side, StoredCop
 __all__ = ["MergeOptions", "keep_side", "only_deletions", "reconcile"]
 
 _Children = Mapping[str, Entry]
+_Entries = tuple[Entry | None, Entry | None, Entry | None]
 _NO_CHILDREN: _Children = {}
+_CHANGED_HERE = Rule.R3, Reason.LOCAL_CHANGED
+_CHANGED_THERE = Rule.R2, Reason.REMOTE_CHANGED
 
 
 def _never(path: str) -> bool:
@@ -163,11 +166,15 @@ class _Merge:
         """Decide everything inside one folder; return whether anything of it survives."""
         survives = False
         for name, names, is_twin in (_folded if self.options.folding else _plain)(base, local, remote):
+            entries = base.get(names.base), local.get(names.local), remote.get(names.remote)
+            plain = not is_twin and name == names.base == names.local == names.remote
+            if plain and (decided := _one_sided(*entries)) is not None:
+                # Most of a large change; decided as any other leaf would be, without any ceremony.
+                survives = self._note(join(path, name), origins, name, entries, decided) or survives
+                continue
             here = _Here(
                 join(path, name),
-                base.get(names.base),
-                local.get(names.local),
-                remote.get(names.remote),
+                *entries,
                 _old_names(path, name, names),
                 (join(origins[0], names.local), join(origins[1], names.remote)),
             )
@@ -176,6 +183,28 @@ class _Merge:
             else:
                 survives = self._node(here) or survives
         return survives
+
+    def _note(
+        self, path: str, origins: tuple[str, str], name: str, entries: _Entries, decided: tuple[Rule, Reason]
+    ) -> bool:
+        """Take down what :func:`_one_sided` has decided; return whether a file stands there afterwards."""
+        base, local, remote = entries
+        made = local if local is not None else remote
+        outcome = made if base is None else None
+        rule, reason = decided
+        self.out.append(
+            Decision(
+                path=path,
+                rule=rule,
+                reason=reason,
+                base=base,
+                local=local,
+                remote=remote,
+                outcome=outcome,
+                origins=(path, path) if origins[0] == origins[1] else (join(origins[0], name), join(origins[1], name)),
+            )
+        )
+        return outcome is not None
 
     def _say(self, here: _Here, rule: Rule, reason: Reason, outcome: Entry | None, **more: Any) -> None:
         self.out.append(self._decision(here, rule, reason, outcome, **more))
@@ -366,6 +395,20 @@ class _Merge:
             for path, entry in file_entries(loser, origin)
             if not same(known.get(path), entry)
         )
+
+
+def _one_sided(base: Entry | None, local: Entry | None, remote: Entry | None) -> tuple[Rule, Reason] | None:
+    """Return what decides over a file that only one side has made or deleted; None for everything else."""
+    if base is None and remote is None:
+        return _CHANGED_HERE if isinstance(local, File) else None
+    if base is None and local is None:
+        # An executable bit of the runtime is a question of its own (T14).
+        return _CHANGED_THERE if isinstance(remote, File) and not remote.executable else None
+    if not isinstance(base, File):
+        return None
+    if local is None:
+        return _CHANGED_HERE if same(remote, base) else None
+    return _CHANGED_THERE if remote is None and same(local, base) else None
 
 
 def _old_names(parent: str, name: str, names: _Names) -> tuple[str, str, str] | None:

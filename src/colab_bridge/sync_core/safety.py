@@ -139,6 +139,8 @@ def screen(
     # Looked at once for each folder: a folder may have very many new names.
     bare: dict[str, bool] = {}
     for path, group in changes.items():
+        if not held and not any(change.side is Side.LOCAL for change in group):
+            continue
         parent = group[0].decision.origins[1].rpartition("/")[0]
         if parent not in bare:
             bare[parent] = bool(parent) and is_bare_repository(entry_at(remote, parent))
@@ -192,9 +194,9 @@ def _hold_links(
     changes: Mapping[str, tuple[Change, ...]], local: Directory, facts: Circumstances, held: dict[str, Stop]
 ) -> None:
     """Hold links without proof against the planned tree, until the rest is proved."""
-    at_home = {path: [c for c in group if c.side is Side.LOCAL] for path, group in changes.items()}
-    if not any(_touches_links(change) for group in at_home.values() for change in group):
+    if not any(c.side is Side.LOCAL and _touches_links(c) for group in changes.values() for c in group):
         return
+    at_home = {path: [c for c in group if c.side is Side.LOCAL] for path, group in changes.items()}
     old_links = {path for path, entry in walk(local) if isinstance(entry, Link)}
     for turn in range(_PROOF_TURNS):
         accepted = [change for path, group in at_home.items() if path not in held for change in group]
