@@ -17,6 +17,7 @@ from colab_bridge.agent.process.preamble import MOST_BYTES, dump_line
 from colab_bridge.agent.process.service import Reply
 from colab_bridge.agent.process.wire import read_line
 from colab_bridge.agent.sync.service import FilesService
+from colab_bridge.kernels.agent_bundle import Bundle
 from colab_bridge.kernels.agent_link import AgentLink, AgentStatus
 from colab_bridge.kernels.agent_local import LocalDialer
 from colab_bridge.kernels.agent_socket import Dialer, Mode
@@ -186,11 +187,17 @@ async def running_link(dialer: Dialer, owner: str = "rows") -> Any:
 
 
 @contextlib.asynccontextmanager
-async def agent_process(folder: Path) -> Any:
-    """A real agent process on this machine and the link to it; ended by its own verb."""
-    (folder / "runtime").mkdir(parents=True)
+async def agent_process(folder: Path, bundle: Bundle | None = None, *, stop: bool = True) -> Any:
+    """A real agent process on this machine and the link to it; ended by its own verb, or left to another one."""
+    (folder / "runtime").mkdir(parents=True, exist_ok=True)
     dialer = LocalDialer(
-        sys.executable, folder / "bundles", [folder / "runtime"], "rows", "rows", hints={"cwd": str(folder)}
+        sys.executable,
+        folder / "bundles",
+        [folder / "runtime"],
+        "rows",
+        "rows",
+        hints={"cwd": str(folder)},
+        bundle=bundle,
     )
     async with running_link(dialer) as link:
         status = await link.ready(PATIENCE_S)
@@ -198,7 +205,8 @@ async def agent_process(folder: Path) -> Any:
         try:
             yield link
         finally:
-            await link.call("agent.stop")
+            if stop:
+                await link.call("agent.stop")
 
 
 class DirectWay:

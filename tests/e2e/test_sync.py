@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import psutil
 import pytest
 
@@ -152,6 +153,42 @@ def test_single_files_go_both_ways(desk: Desk, tmp_path: Path) -> None:
     assert (tmp_path / "back.bin").read_bytes() == content
     desk.out("rm", "inbox", "-r", "-s", desk.session)
     assert "there is no" in desk.refusal("ls", "inbox", "-s", desk.session)
+
+
+def edited(desk: Desk, path: str, editor: str) -> str:
+    """Edit a file of the runtime in a terminal with a command as the editor; returns what was shown."""
+    command, *rest = desk.argv("edit", path, "-s", desk.session)
+    child = pexpect.spawn(
+        command,
+        rest,
+        cwd=str(desk.project),
+        env=desk.environ | {"VISUAL": editor, "TMPDIR": str(desk.project.parent)},
+        timeout=60,
+        encoding="utf-8",
+    )
+    try:
+        return str(child.read())
+    finally:
+        child.close(force=True)
+
+
+def test_a_file_of_the_runtime_is_edited_and_no_version_of_it_is_lost(desk: Desk) -> None:
+    desk.write("edited.txt", "one")
+    run(desk, "1")
+    there = desk.workspace / "edited.txt"
+    assert "not changed" in edited(desk, "edited.txt", "true")
+    append = desk.project.parent / "append"
+    append.write_text("#!/bin/sh\nprintf ' mine' >> \"$1\"\n")
+    append.chmod(0o755)
+    assert "saved" in edited(desk, "edited.txt", str(append))
+    assert there.read_text() == "one mine"
+    append.write_text(f"#!/bin/sh\nprintf theirs > '{there}'\nprintf ' again' >> \"$1\"\n")
+    shown = edited(desk, "edited.txt", str(append))
+    assert "was changed on the runtime meanwhile" in shown
+    (kept,) = desk.project.parent.glob("colab-bridge-edit-*/edited.txt")
+    assert kept.read_text() == "one mine again"
+    assert str(kept) in shown
+    assert there.read_text() == "theirs"
 
 
 def test_the_plan_the_history_and_the_measurement_are_there(desk: Desk) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import anyio
@@ -19,7 +17,8 @@ import psutil
 import pytest
 
 from agent_rig import PATIENCE_S, is_running, kill, local_dialer, running, until_gone
-from colab_bridge.kernels.agent_bundle import PACKAGE, Bundle, load_bundle, make_bundle
+from agent_versions import another_version
+from colab_bridge.kernels.agent_bundle import load_bundle
 from colab_bridge.kernels.agent_local import LocalDialer
 from colab_bridge.ports.upstream import LinkState
 
@@ -30,13 +29,6 @@ MIB = 1024 * 1024
 
 def agent_folder(tmp_path: Path) -> Path:
     return tmp_path / "runtime" / "colab-bridge" / "agents" / "ws-1"
-
-
-def another_version() -> Bundle:
-    archive = zipfile.ZipFile(io.BytesIO(load_bundle().data))
-    sources = {name.removeprefix(f"{PACKAGE}/"): archive.read(name) for name in archive.namelist()}
-    del sources["__main__.py"]
-    return make_bundle({**sources, "process/newer.py": b"# newer\n"})
 
 
 async def start_by_hand(tmp_path: Path, **more: object) -> dict[str, object]:

@@ -77,6 +77,36 @@ def as_vim_does(path: Path) -> None:
     backup.unlink()
 
 
+def as_emacs_does(path: Path) -> None:
+    lock = path.with_name(f".#{path.name}")
+    lock.symlink_to("user@host.1234:1700000000")
+    backup = path.with_name(path.name + "~")
+    path.rename(backup)
+    path.write_text("2")
+    lock.unlink()
+    backup.unlink()
+
+
+def as_pycharm_does(path: Path) -> None:
+    new, old = path.with_name(path.name + "___jb_tmp___"), path.with_name(path.name + "___jb_old___")
+    new.write_text("2")
+    path.rename(old)
+    new.rename(path)
+    old.unlink()
+
+
+def checked_out_by_git(path: Path) -> None:
+    before = path.read_text()
+    git = ["git", "--git-dir", str(path.parent.parent / "repository"), "--work-tree", str(path.parent)]
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    path.write_text("2")
+    subprocess.run([*git, "add", "-f", path.name], cwd=path.parent, check=True)
+    subprocess.run([*git, *who, "commit", "-q", "--no-gpg-sign", "-m", "two"], cwd=path.parent, check=True)
+    path.write_text(before)
+    subprocess.run([*git, "checkout", "-q", "-f", "--", path.name], cwd=path.parent, check=True)
+
+
 WAYS: list[tuple[str, Callable[[Path], None]]] = [
     ("I01", same_size_old_time),
     ("X09", same_size_old_time),
@@ -85,6 +115,9 @@ WAYS: list[tuple[str, Callable[[Path], None]]] = [
     ("I14", replaced),
     ("I14", in_place_by_sed),
     ("I14", as_vim_does),
+    ("I14", as_emacs_does),
+    ("I14", as_pycharm_does),
+    ("I14", checked_out_by_git),
     ("I17", other_inode),
     ("I21", copied_with_old_time),
     ("I21", unpacked_with_old_time),

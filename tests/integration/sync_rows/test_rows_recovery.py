@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_versions import another_version
 from colab_bridge.agent.sync.disk import exchange, place, stage
 from colab_bridge.agent.sync.disk.exchange import LinkExchange
 from colab_bridge.agent.sync.disk.transaction import Transaction
@@ -22,6 +23,7 @@ from colab_bridge.ports.clock import SystemClock
 from colab_bridge.sync.failures import FailureKind, SyncFailure
 from fs_faults import Killed
 from sync_pair import Pair, open_pair, tree_of
+from sync_tools import Liar
 from sync_ways import ProcessWay, agent_process
 from sync_words import edit
 
@@ -78,7 +80,24 @@ async def test_an_older_backup_of_the_memory_loses_nothing(agent, quick_root):
         assert before <= everything(pair)
 
 
-@pytest.mark.rows("N06", "N05", "X17")
+@pytest.mark.rows("N05")
+async def test_an_agent_of_another_version_takes_over_and_costs_nothing(quick_root):
+    folder = quick_root / "agent"
+    async with agent_process(folder, stop=False) as link, open_pair(quick_root, way=ProcessWay(link)) as pair:
+        edit(pair.here, "a=1 d/b=1")
+        await pair.sync.sync("sync")
+        before = await link.call("agent.hello")
+        edit(pair.here, "a=2 -d/b")
+        edit(pair.there, "new=1")
+    newer = another_version()
+    async with agent_process(folder, bundle=newer) as link, open_pair(quick_root, way=ProcessWay(link)) as pair:
+        assert link.status.info["agent"] == newer.content_hash != before[0]["agent"]
+        await pair.sync.sync("sync")
+        assert tree_of(pair.here) == tree_of(pair.there) == {"a": "2", "d/": "", "new": "1"}
+        assert pair.kept() == {}
+
+
+@pytest.mark.rows("N06", "X17")
 async def test_an_agent_that_is_killed_or_started_anew_costs_nothing(quick_root):
     async with agent_process(quick_root / "agent") as link, open_pair(quick_root, way=ProcessWay(link)) as pair:
         edit(pair.here, "a=1 d/b=1")
@@ -146,6 +165,31 @@ async def test_a_clock_that_jumps_changes_nothing(hours, agent, quick_root):
         edit(pair.here, "c=2")
         await pair.sync.sync("pre")
         assert tree_of(pair.here) == tree_of(pair.there) == {"a": "2", "b": "2", "c": "2"}
+        assert pair.kept() == {}
+
+
+@pytest.mark.rows("X18", "X08")
+@pytest.mark.parametrize("hours", [8, -24])
+@pytest.mark.parametrize("verb", ["pre", "post", "put", "chunk", "get"])
+async def test_a_machine_that_sleeps_in_the_middle_of_a_sync_goes_on_when_it_wakes(verb, hours, agent, quick_root):
+    clock = JumpingClock()
+    async with open_pair(quick_root, way=ProcessWay(agent), clock=clock) as pair:
+        edit(pair.here, "a=1 b=1")
+        await pair.sync.sync("sync")
+        liar = pair.remote._caller = Liar(pair.caller)
+        many = " ".join(f"n{number}=#20000x" for number in range(200))
+        edit(pair.here, f"a=2 large=#3000000u {many}")
+        edit(pair.there, "b=2 down=#3000000d")
+
+        def sleep():
+            clock.offset_s += hours * 3600
+
+        liar.before[verb] = sleep
+        for _ in range(2):
+            await pair.sync.sync("post", wait_all=True)
+        assert verb in liar.calls or verb == "pre"
+        assert tree_of(pair.here) == tree_of(pair.there)
+        assert tree_of(pair.here).items() >= {"a": "2", "b": "2"}.items()
         assert pair.kept() == {}
 
 

@@ -105,6 +105,14 @@ ROWS = [
     Row("F12", "l>a a=1", "-l", "", "a=1"),
     Row("F14", None, "", "a>b b>a", "here: there: a>b b>a H(LINK)"),
     Row("F15", "d/a=1", "d~e l>d", "", "e/a=1 l>d"),
+    # The new link stays inside, but through it an older one would lead out.
+    Row(
+        "F15",
+        "f=3 d/b=2 s/x/a=1 s/l>x/../../f",
+        "",
+        "-s/x s/x>../d",
+        "here: f=3 d/b=2 s/x/a=1 s/l>x/../../f there: f=3 d/b=2 s/x>../d s/l>x/../../f H(LINK)",
+    ),
     Row("F16", "d/a=1", "", "-d/a d/up>.. d/a>up/d/a", "here: d/up>.. d/a=1 there: d/up>.. d/a>up/d/a H(LINK)"),
     Row("F20", "l>a a=1", "l2>a", "-l l>../../out", "here: l>a l2>a a=1 there: l2>a l>../../out a=1 H(LINK)"),
     Row("G01", "f=1", "f!=1", "", "f!=1 0"),
