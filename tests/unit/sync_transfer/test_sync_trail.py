@@ -91,6 +91,40 @@ def test_one_read_tells_the_digest_and_ranges_that_lead_from_the_version_before(
     assert rebuilt(old, new, searched(old, new, trail.origin.copies)) == new
 
 
+def signed(data: bytes) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return sign(file.fileno(), BLOCK)
+
+
+@settings(max_examples=40, deadline=None)
+@given(versions())
+def test_the_signatures_are_the_same_whatever_was_known_of_the_version_before(pair: tuple[bytes, bytes]) -> None:
+    old, new = pair
+    assert read(new, old, known(old)).signatures == signed(new)
+
+
+def test_a_file_that_has_grown_and_has_changed_in_front_too_costs_both() -> None:
+    old = random.Random(1).randbytes(40 * BLOCK + 5)
+    new = b"changed" + old[7:] + b"appended"
+    trail = read(new, old, known(old))
+    assert trail.origin is not None
+    assert (trail.digest, trail.origin.grew, trail.signatures) == (digest(new), False, signed(new))
+    assert trail.origin.copies is not None
+    assert rebuilt(old, new, trail.origin.copies) == new
+    assert sum(length for _, length in gaps(trail.origin.copies, len(new))) <= 2 * BLOCK
+
+
+def test_what_was_put_in_front_of_a_file_is_known_when_it_is_read() -> None:
+    old, piece = random.Random(1).randbytes(40 * BLOCK + 5), random.Random(2).randbytes(3 * BLOCK + 1)
+    origin = read(piece + old, old, known(old)).origin
+    assert origin is not None
+    assert origin.copies is not None
+    assert rebuilt(old, piece + old, origin.copies) == piece + old
+    assert sum(length for _, length in gaps(origin.copies, len(piece + old))) <= len(piece) + BLOCK
+
+
 @pytest.mark.parametrize("block", [0, 17, 39])
 def test_a_piece_written_over_costs_that_piece(block: int) -> None:
     old = random.Random(1).randbytes(40 * BLOCK + 5)

@@ -35,6 +35,7 @@ __all__ = [
     "read_signatures",
     "sign",
     "sign_again",
+    "sign_grown",
     "sums",
 ]
 
@@ -174,6 +175,28 @@ def sign_again(fd: int, old: Signatures) -> tuple[bytes, list[int]]:
     if found != size:
         raise ValueError("the file changed while it was signed")
     return _HEAD.pack(_VERSION, block_size, size) + struct.pack(f">{count}Q", *rows), same
+
+
+def sign_grown(fd: int, old: Signatures) -> bytes:
+    """Return the signatures of a file that begins with an older version: only what comes behind that is read.
+
+    Args:
+        fd: Regular file, open for reading.
+        old: Signatures of the older version.
+
+    Raises:
+        ValueError: the file has too many blocks, or it shrinks.
+        OSError: the file cannot be read.
+    """
+    block_size, size = old.block_size, os.fstat(fd).st_size
+    full, count = old.file_size // block_size, -(-size // block_size)
+    if count > MAX_BLOCKS:
+        raise ValueError("the file has too many blocks")
+    rows, found = _sign_blocks(fd, block_size, full, max(0, count - full))
+    if full * block_size + found != size:
+        raise ValueError("the file changed while it was signed")
+    kept = struct.pack(f">{full}Q", *old.sums[:full])
+    return b"".join([_HEAD.pack(_VERSION, block_size, size), kept, rows])
 
 
 def read_signatures(data: bytes | memoryview) -> Signatures:

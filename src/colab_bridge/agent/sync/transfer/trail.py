@@ -2,8 +2,9 @@
 
 While one thread hashes a file that has changed, another one signs its blocks and compares them with those of the
 version before. So whoever wants to send the new version knows by then what stands in both at the same place, and needs
-no signatures from the other side; what has moved is looked for only when the file is sent. A file that is met for the
-first time is only hashed. States of the hash at some places spare whoever puts a next version together the hashing of
+no signatures from the other side; what has moved is looked for only when the file is sent, unless a few blocks say that
+all of it has moved. Of a file that only grew no more than the new end is signed. A file that is met for the first time
+is only hashed. States of the hash at some places spare whoever puts a next version together the hashing of
 what is copied from the front of this one, where the stamps of the file prove that it is this one still.
 
 A trail belongs to a content, not to a path, and is only kept in memory: without it everything is read and asked for.
@@ -18,9 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+from .guess import likely_copy
 from .patch import Copy, copies_in_new, gaps
-from .search import Found, find_blocks
-from .signatures import WORKERS, Signatures, block_size_for, read_signatures, sign, sign_again
+from .search import Found, SearchBudget, find_blocks
+from .signatures import (
+    WORKERS,
+    Signatures,
+    block_size_for,
+    read_at,
+    read_signatures,
+    sign,
+    sign_again,
+    sign_grown,
+    sums,
+)
 
 __all__ = ["Hashing", "Mark", "Origin", "Trail", "Trails", "read_large", "search_between"]
 
@@ -28,6 +40,8 @@ _BUFFER_BYTES = 2**20
 _MARK_BYTES = 64 * 2**20
 _KEPT_BYTES = 16 * 2**20
 _MARK_COST_BYTES = 512
+# Of a search during a look: without numpy some tenths of a second.
+_LITTLE = SearchBudget(rolled=(2 * 2**20, 16 * 2**20), verified=16 * 2**20)
 
 Mark = tuple[int, blake2b]
 """An offset, and the state of the hash of everything before it; not to be updated, only copied."""
@@ -70,7 +84,7 @@ class Origin:
     Attributes:
         digest: Of that version.
         grew: All of that version stands in front, proven by its digest.
-        copies: Ranges of it that the content has at the same place; None where nobody had signed it.
+        copies: Ranges of it that the content has, at the same place or all moved; None where nobody had signed it.
     """
 
     digest: bytes
@@ -152,10 +166,16 @@ def read_large(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None,
         # With one worker, two threads cannot read one file at two places, or there is no processor for the second.
         return _hashed(fd, size, key, before)
     older = trails.get(before[0])
-    with ThreadPoolExecutor(1) as other:
-        signing = other.submit(_signed, fd, size, None if older is None else older.signatures)
+    old = read_signatures(older.signatures) if older is not None and older.signatures else None
+    if old is not None and _seems_grown(fd, size, old):
         trail = _hashed(fd, size, key, before)
-        packed, copies = signing.result()
+        grew = trail.origin is not None and trail.origin.grew
+        packed, copies = _signed_grown(fd, old) if grew else _signed(fd, size, old)
+    else:
+        with ThreadPoolExecutor(1) as other:
+            signing = other.submit(_signed, fd, size, old)
+            trail = _hashed(fd, size, key, before)
+            packed, copies = signing.result()
     origin = trail.origin
     if origin is not None and not origin.grew:
         origin = replace(origin, copies=copies)
@@ -178,9 +198,24 @@ def _hashed(fd: int, size: int, key: bytes, before: tuple[bytes, int] | None) ->
     return Trail(hashing.digest(), hashing.offset, hashing.marks(), origin=origin)
 
 
-def _signed(fd: int, size: int, older: bytes | None) -> tuple[bytes, tuple[Copy, ...] | None]:
+def _seems_grown(fd: int, size: int, old: Signatures) -> bool:
+    """Return whether the end of an older version stands where it stood, and more behind it."""
+    last = old.file_size // old.block_size - 1
+    if last < 0 or size <= old.file_size or old.block_size != block_size_for(size):
+        return False
+    return sums(read_at(fd, old.block_size, last * old.block_size)) == old.sums[last]
+
+
+def _signed_grown(fd: int, old: Signatures) -> tuple[bytes, None]:
+    try:
+        return sign_grown(fd, old), None
+    except ValueError:
+        # It has too many blocks, or it changes at this moment.
+        return b"", None
+
+
+def _signed(fd: int, size: int, old: Signatures | None) -> tuple[bytes, tuple[Copy, ...] | None]:
     """Sign a file, and compare it with an older version; the digest tells later whether it held still."""
-    old = read_signatures(older) if older else None
     block_size = block_size_for(size)
     try:
         if old is None or old.block_size != block_size:
@@ -189,16 +224,22 @@ def _signed(fd: int, size: int, older: bytes | None) -> tuple[bytes, tuple[Copy,
     except ValueError:
         # It has too many blocks, or it changes at this moment.
         return b"", None
-    return packed, tuple(copies_in_new((Found(index * block_size, index) for index in same), old))
+    copies = copies_in_new((Found(index * block_size, index) for index in same), old)
+    moved = likely_copy(fd, size, old) if 2 * len(same) * block_size < size else None
+    if moved is not None and moved.source != moved.target:
+        # All of it has moved: while the other thread still hashes, little more is needed to know.
+        copies = search_between(fd, copies, old, _LITTLE)
+    return packed, tuple(copies)
 
 
-def search_between(fd: int, copies: Sequence[Copy], old: Signatures) -> list[Copy]:
+def search_between(fd: int, copies: Sequence[Copy], old: Signatures, budget: SearchBudget | None = None) -> list[Copy]:
     """Look for blocks of an older version in what no copy covers yet.
 
     Args:
         fd: The file, open for reading.
         copies: Ranges that are known to be in both, ascending.
         old: Signatures of the older version.
+        budget: Bounds of the work.
 
     Returns:
         All copies, ascending and without overlaps.
@@ -208,7 +249,7 @@ def search_between(fd: int, copies: Sequence[Copy], old: Signatures) -> list[Cop
     """
     size = os.fstat(fd).st_size
     ranges = [(start, start + length) for start, length in gaps(copies, size)]
-    found = copies_in_new(find_blocks(fd, old, ranges=ranges), old)
+    found = copies_in_new(find_blocks(fd, old, ranges=ranges, budget=budget), old)
     out: list[Copy] = []
     end = 0
     for copy in sorted([*copies, *found], key=lambda copy: copy.target):
