@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from colab_bridge.agent.sync.tree import EMPTY, Blocked, Link, TreeEditor, Why, entry_at
+from colab_bridge.agent.sync.tree import EMPTY, Blocked, Directory, Link, TreeEditor, Why, entry_at
 from colab_bridge.sync_core.guard import GuardLists
 from colab_bridge.sync_core.links import block_leaving_links, links_used, stays_inside
 from colab_bridge.sync_core.model import Side, Stop
@@ -363,6 +363,12 @@ def test_k10_little_free_space_holds_downloads_only():
     assert [change.side for change in plan.changes] == [Side.REMOTE]
 
 
+def test_s7_a_twentieth_of_a_large_disk_stays_free():
+    for free, held in ((5 * GIB - 1, ["S7"]), (6 * GIB, [])):
+        facts = Circumstances(free_bytes=free, disk_bytes=100 * GIB)
+        assert stops_of(plan_sync(tree("a=1,b=1"), tree("a=1,b=1"), tree("a=3,b=1"), facts=facts)) == held
+
+
 def test_t19_a_disk_that_can_have_few_more_names_holds_what_comes_down():
     base = tree("a=1,b=1")
     news = tree("a=1,b=1," + ",".join(f"n{n}=x" for n in range(30)))
@@ -385,6 +391,17 @@ def test_k11_and_s8_limits_of_volume():
     assert stops_of(plan_sync(EMPTY, sized("big", "1", 3 * GIB), EMPTY)) == ["S8"]
     asked = Circumstances(consented=frozenset({"big"}))
     assert plan_sync(EMPTY, sized("big", "1", 3 * GIB), EMPTY, facts=asked).holds == ()
+
+
+def test_s8_more_than_two_gibibytes_in_one_sync_wait_though_each_file_is_small_enough():
+    def results(size: int) -> Directory:
+        editor = TreeEditor(EMPTY)
+        for number in range(5):
+            editor.put(f"f{number}", file(str(number), size=size))
+        return editor.done()
+
+    assert stops_of(plan_sync(EMPTY, EMPTY, results(400 * 2**20))) == []
+    assert stops_of(plan_sync(EMPTY, EMPTY, results(500 * 2**20))) == ["S8"]
 
 
 def test_b09_a_conflict_copy_that_is_too_big_changes_neither_side():
