@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
@@ -193,12 +195,17 @@ class _Receiver:
 
 
 class _Outgoing:
-    """Sends what a scan reads, while it goes on: operations for the files of a batch, and their content."""
+    """Sends what a scan reads, while it goes on: operations for the files of a batch, and their content.
 
-    def __init__(self, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> None:
+    Batches are packed and sent in another thread than that which reads, as in the product.
+    """
+
+    def __init__(self, pipe: IO[bytes], allowed: tuple[Codec, ...], sender: ThreadPoolExecutor) -> None:
         self.sent = 0
         self._pipe = pipe
         self._allowed = allowed
+        self._sender = sender
+        self._under_way: deque[Future[None]] = deque()
         self._ops: list[ApplyOp] = []
         self._contents: dict[bytes, bytes] = {}
         self._told: set[str] = {""}
@@ -222,26 +229,39 @@ class _Outgoing:
             self._ops.append(ApplyOp(Action.MKDIR, path))
 
     def flush(self) -> None:
-        """Send what is waiting."""
-        batch = pack_batch(list(self._contents.items()), allowed=self._allowed)
-        told = pack_envelope({"ops": [op.to_json() for op in self._ops]})
+        """Begin to send what is waiting; at most two batches are under way."""
+        self._wait_for_all_but(1)
+        self._under_way.append(self._sender.submit(self._send, self._ops, self._contents))
+        self._ops, self._contents, self._size = [], {}, 0
+
+    def finish(self) -> None:
+        """Send what is waiting, and return when everything is sent."""
+        self.flush()
+        self._wait_for_all_but(0)
+
+    def _wait_for_all_but(self, count: int) -> None:
+        while len(self._under_way) > count:
+            self._under_way.popleft().result()
+
+    def _send(self, ops: list[ApplyOp], contents: dict[bytes, bytes]) -> None:
+        batch = pack_batch(list(contents.items()), allowed=self._allowed)
+        told = pack_envelope({"ops": [op.to_json() for op in ops]})
         # The product tells operations in a call, packed where the other side can unpack.
         operations = encode(Frame(FrameType.CALL, payload=told), compress=bool(self._allowed))
         self._pipe.write(_HEAD.pack(len(operations), len(batch)) + operations)
         self._pipe.write(batch)
         self._pipe.flush()
         self.sent += _HEAD.size + len(operations) + len(batch)
-        self._ops, self._contents, self._size = [], {}, 0
 
 
 def _send_tree(source: Path, pipe: IO[bytes], allowed: tuple[Codec, ...]) -> int:
-    out = _Outgoing(pipe, allowed)
-    with Root.open(source) as root:
+    with Root.open(source) as root, ThreadPoolExecutor(1) as sender:
+        out = _Outgoing(pipe, allowed, sender)
         tree = Scanner(root, IgnoreRules(), _KEY, StatCache(), probe(root)).walk(on_content=out.offer).tree
         for path, entry in walk(tree):
             if isinstance(entry, Directory):
                 out.folder(path)
-        out.flush()
+        out.finish()
     return out.sent
 
 

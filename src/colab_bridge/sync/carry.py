@@ -253,7 +253,7 @@ class Carrier:
         sent = [t for t in theirs if t.source_side is Side.LOCAL]
         small = [t for t in sent if t.size < SMALL_FILE_BYTES]
         if inline and not is_bulk(transfers, Side.REMOTE):
-            packed, sizes = await self.local.do(self._packed, small) if small else (b"", {})
+            packed, sizes = await self._packed(small)
             self.tally.sent += sum(sizes.values())
             return packed, copies, frozenset({t.digest for t in small} - set(sizes))
         failed = await self._up_small(small)
@@ -262,11 +262,16 @@ class Carrier:
                 failed.add(transfer.digest)
         return b"", copies, frozenset(failed)
 
-    def _packed(self, transfers: Sequence[Transfer]) -> tuple[bytes, dict[bytes, int]]:
+    async def _packed(self, transfers: Sequence[Transfer]) -> tuple[bytes, dict[bytes, int]]:
         """Return small files as one batch, with the size of each by its digest; those that changed are left out."""
+        if not transfers:
+            return b"", {}
         wanted = [(t.digest, t.source) for t in transfers]
-        contents = self.local.folder.contents(wanted, INLINE_BYTES + SMALL_FILE_BYTES)
-        packed = pack_batch(contents, allowed=self.remote.codecs) if contents else b""
+        contents = await self.local.do(self.local.folder.contents, wanted, INLINE_BYTES + SMALL_FILE_BYTES)
+        if not contents:
+            return b"", {}
+        # Not in the thread of this side, which reads the next files meanwhile.
+        packed = await anyio.to_thread.run_sync(partial(pack_batch, contents, allowed=self.remote.codecs))
         return packed, {digest: len(data) for digest, data in contents}
 
     async def _up_small(self, transfers: Sequence[Transfer]) -> set[bytes]:
@@ -279,7 +284,7 @@ class Carrier:
         failed: set[bytes] = set()
 
         async def send(batch: list[bytes]) -> None:
-            packed, sizes = await self.local.do(self._packed, [by_digest[digest] for digest in batch])
+            packed, sizes = await self._packed([by_digest[digest] for digest in batch])
             failed.update(set(batch) - set(sizes))
             if sizes:
                 await self.remote.put(packed)
