@@ -117,6 +117,22 @@ class Pair:
                 trash.close()
         return found
 
+    def contents(self) -> set[str]:
+        """Everything that a user can get at: both trees, both trashes, the conflict store."""
+        found = set(self.kept().values())
+        for side in (self.here, self.there):
+            found |= set(tree_of(side).values()) | {text for _, text in self.trashed(side)}
+        return found
+
+    def owed(self) -> set[str]:
+        """Content that a process left in a stage when it died between two moves; the next start brings it back."""
+        found: set[str] = set()
+        for side in (self.here, self.there):
+            for place in (side / ".colab-bridge" / "stage").iterdir():
+                if "~" in place.name and not place.name.startswith("new~"):
+                    found |= {_text(path) for path in (place, *place.rglob("*")) if path.is_file()}
+        return found
+
 
 @contextlib.asynccontextmanager
 async def open_pair(tmp: Path, **options: Any) -> AsyncIterator[Pair]:

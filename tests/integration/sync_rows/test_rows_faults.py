@@ -27,14 +27,6 @@ LOCAL = "change=2 -gone new/n=5 d/a=7 -e/x up=#1100000u -l l>change k~k2"
 REMOTE = "r=3 d/b=4 d/a=8 -t t/in=9 out/o=9 l2>keep big=#1300000c down=#1100000d"
 
 
-def contents(pair: Pair) -> set[str]:
-    """Everything that is anywhere: trees, trash of both sides, conflict store."""
-    found = set(pair.kept().values())
-    for side in (pair.here, pair.there):
-        found |= set(tree_of(side).values()) | {text for _, text in pair.trashed(side)}
-    return found
-
-
 @pytest.fixture(autouse=True)
 def nobody_else_saves(monkeypatch):
     """A file that is gone is waited for a moment, in case an editor saves it just now; here is none."""
@@ -124,9 +116,9 @@ async def one_run(folder, faults, wanted) -> None:
     async with open_pair(folder) as pair:
         before = await prepare(pair)
         await run_with(pair, faults)
-        assert before <= contents(pair), "a version is lost"
+        assert before <= pair.contents(), "a version is lost"
         await until_in_step(pair)
-        assert before <= contents(pair), "a version is lost later"
+        assert before <= pair.contents(), "a version is lost later"
         assert tree_of(pair.here) == tree
         assert tree_of(pair.there) == tree
         assert pair.kept() == kept
