@@ -19,6 +19,7 @@ from benchmarks import (
     daemon_memory,
     output_rate,
     round_trip,
+    sync_busy,
     sync_cells,
     sync_delta,
     sync_disk,
@@ -48,6 +49,7 @@ _ITEMS: dict[str, Callable[..., Iterator[Row]]] = {
     "delta-inserted": sync_delta.measure_inserted,
     "delta-appended": sync_delta.measure_appended,
     "sync": sync_pair.measure,
+    "sync-busy": sync_busy.measure,
     "sync-cells": sync_cells.measure,
     "colab-start": colab_start.measure,
 }
