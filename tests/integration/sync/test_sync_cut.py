@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import psutil
 import pytest
 
@@ -69,29 +70,39 @@ async def in_step(rig: SyncRig) -> None:
 
 
 async def carried(rig: SyncRig, counter: Callable[[], int], size: int, cuts: int) -> int:
-    """Bring both sides into step while the link is cut; returns the bytes that crossed it."""
-    before = counter()
+    """Let the sync go on and bring both sides into step while the link is cut; returns the bytes that crossed it."""
+    before, made = counter(), 0
 
     async def cut() -> None:
-        for number in range(1, cuts + 1):
-            while counter() - before < size * number // (cuts + 1):
+        nonlocal made
+        while made < cuts:
+            while counter() - before < size * (made + 1) // (cuts + 1):
                 await anyio.sleep(0.01)  # nothing tells of bytes that pass; the sync that carries them ends this task
             rig.relay.reset()
+            made += 1
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cut)
+        await rig.call("post", "sync/resume", {})
         await in_step(rig)
         tasks.cancel_scope.cancel()
+    assert made == cuts
     return counter() - before
+
+
+async def write_paused(rig: SyncRig, path: Path, size: int) -> None:
+    """Write a file that does not travel before :func:`carried` counts what crosses the link."""
+    await rig.call("post", "sync/pause", {})
+    await anyio.to_thread.run_sync(write_noise, path, size)
 
 
 async def test_a_large_file_crosses_a_link_that_is_cut_five_times_with_little_sent_twice(rig: SyncRig) -> None:
     up, down = (lambda: rig.relay.bytes_up), (lambda: rig.relay.bytes_down)
     (rig.project / "colab-bridge.toml").write_text("[sync]\nmax_file_mb = 4096\n")
-    write_noise(rig.project / "uncut.bin", 16 * MIB)
+    await write_paused(rig, rig.project / "uncut.bin", 16 * MIB)
     overhead = await carried(rig, up, 16 * MIB, 0) / (16 * MIB)
     here, there = rig.project / "huge.bin", rig.workspace / "huge.bin"
-    write_noise(here, SIZE)
+    await write_paused(rig, here, SIZE)
     if CAMPAIGN:
         # More than the limits that ask a person first: they said yes.
         await rig.call("post", "sync/include", {"path": "huge.bin"})
@@ -100,7 +111,7 @@ async def test_a_large_file_crosses_a_link_that_is_cut_five_times_with_little_se
     allowed = max(0.05 * SIZE, 0 if CAMPAIGN else CUTS * A_CUT)
     assert sent <= overhead * (SIZE + allowed)
 
-    write_noise(there, SIZE)
+    await write_paused(rig, there, SIZE)
     received = await carried(rig, down, SIZE, CUTS)
     assert digest_of(here) == digest_of(there)
     assert received <= overhead * (SIZE + allowed)
