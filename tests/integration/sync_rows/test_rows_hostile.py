@@ -22,7 +22,7 @@ import pytest
 import colab_bridge
 from colab_bridge.agent.events import CallError
 from colab_bridge.agent.sync.pages import row_of
-from colab_bridge.agent.sync.service_wire import pack_envelope
+from colab_bridge.agent.sync.service_wire import pack_envelope, unpack_envelope
 from colab_bridge.agent.sync.transfer.batches import pack_batch
 from colab_bridge.agent.sync.tree import File, Link, TreeEditor
 from colab_bridge.errors import UserError
@@ -600,6 +600,19 @@ async def test_a_runtime_that_only_says_that_it_did_what_was_asked_is_found_out(
     edit(attacked.here, "f=2")
     attacked.liar.lies["pre"] = lambda r, a: ({**r, "root": "ab" * 32}, a)
     await ends(attacked, "pre")
+
+
+@pytest.mark.rows("T23", "M24")
+@pytest.mark.parametrize("done", [0, 2, None, "1"])
+async def test_a_runtime_that_does_not_say_what_became_of_each_operation_ends_the_sync(done, attacked):
+    edit(attacked.here, "f=2")
+
+    def lie(result, answer):
+        body, blob = unpack_envelope(answer)
+        return result, pack_envelope({**body, "done": done}, bytes(blob))
+
+    attacked.liar.lies["pre"] = lie
+    assert "what became of the operations" in await ends(attacked, "pre")
 
 
 @pytest.mark.rows("T21")
