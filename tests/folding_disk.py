@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -61,16 +63,29 @@ class NormalisingFolder(FoldingFolder):
 
 
 class _Moves:
-    """``ReplaceFileW`` and ``MoveFileExW`` by calls of this system."""
+    """``ReplaceFileW`` and ``MoveFileExW`` by calls of this system; like those, they move no file that is open."""
 
     def replace_file(self, replaced: str, replacement: str, backup: str) -> None:
+        _must_be_closed(replaced, replacement)
         os.replace(replaced, backup)
         os.replace(replacement, replaced)
 
     def move_file(self, source: str, target: str) -> None:
+        _must_be_closed(source)
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "exists", target)
         os.rename(source, target)
+
+
+def _must_be_closed(*paths: str) -> None:
+    """Refuse files that this process holds open, as Windows does."""
+    held: set[str] = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(f"/proc/self/fd/{fd}"))
+    for path in paths:
+        if os.path.isfile(path) and os.path.realpath(path) in held:
+            raise PermissionError(errno.EACCES, "the file is in use by another process", path)
 
 
 class _ByPathOrDescriptor:
@@ -100,5 +115,5 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: type[FoldingFol
         return kind.open_root(path) if Path(path) == folder else real_open(path)
 
     monkeypatch.setattr(root, "open_root", open_root)
-    monkeypatch.setattr(place, "system_durability", PooledSync)
+    monkeypatch.setattr(place, "system_durability", partial(PooledSync, open_files_move=False))
     monkeypatch.setattr(exchange, "system_exchange", lambda: _ByPathOrDescriptor(real_exchange))

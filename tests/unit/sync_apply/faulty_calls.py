@@ -26,6 +26,9 @@ class NoSync:
     def folder(self, fd: int) -> None:
         return
 
+    def before_move(self) -> None:
+        return
+
     def begin(self, fd: int) -> None:
         return
 

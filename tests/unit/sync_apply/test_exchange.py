@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from colab_bridge.agent.sync.disk.exchange import (
     pick_exchange,
     system_exchange,
 )
+from colab_bridge.agent.sync.disk.place import Calls
 from colab_bridge.agent.sync.disk.platform_folder import Folder
 from colab_bridge.agent.sync.disk.platform_system import open_root
 
@@ -213,6 +215,28 @@ def test_every_system_makes_a_batch_durable_in_its_way(folder: Folder, tmp_path:
         os.close(fd)
     assert folder.fd is not None
     system_durability().commit(folder.fd)
+
+
+def test_where_open_files_do_not_move_what_was_noted_is_flushed_and_closed_before_a_move(folder: Folder) -> None:
+    flushed: list[int] = []
+    calls = Calls(LinkExchange(), PooledSync(lambda fd: flushed.append(os.fstat(fd).st_ino), open_files_move=False))
+    fd = calls.create(folder, "half", os.O_WRONLY | os.O_EXCL)
+    calls.written(fd, folder)
+    os.close(fd)
+    half = folder.stat("half").st_ino
+    assert half in open_inodes()
+    calls.rename(folder, "half", folder, "whole")
+    assert half in flushed
+    assert half not in open_inodes()
+
+
+def open_inodes() -> set[int]:
+    """Inodes of everything that this process holds open, a few descriptors are enough to look at."""
+    found: set[int] = set()
+    for fd in range(200):
+        with suppress(OSError):
+            found.add(os.fstat(fd).st_ino)
+    return found
 
 
 def test_a_flush_that_fails_is_told_and_leaves_no_descriptor_open(tmp_path: Path) -> None:

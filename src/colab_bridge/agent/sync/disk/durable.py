@@ -52,6 +52,13 @@ class Durability(Protocol):
     def folder(self, fd: int) -> None:
         """Take note of a folder in which names have changed."""
 
+    def before_move(self) -> None:
+        """Hold no file open any more that a move could be about: Windows moves and removes none that is open.
+
+        Raises:
+            OSError: the data did not reach the disk.
+        """
+
     def begin(self, fd: int) -> None:
         """Let the disk begin with what was written, without waiting: less is left for :meth:`commit`.
 
@@ -129,6 +136,9 @@ class LinuxSync:
         noted = [*self._files, *self._folders.values()]
         self._files, self._folders = [], {}
         return noted
+
+    def before_move(self) -> None:
+        """Nothing to do: open files move."""
 
     def begin(self, fd: int) -> None:
         """See :class:`Durability`; the call for the whole file system once at a time, in a thread of its own."""
@@ -214,6 +224,9 @@ class BarrierSync:
     def folder(self, fd: int) -> None:
         """Nothing to do: the full flush writes all names."""
 
+    def before_move(self) -> None:
+        """Nothing to do: no file is held open."""
+
     def begin(self, fd: int) -> None:
         """Nothing to do: each file has begun."""
 
@@ -230,10 +243,14 @@ class PooledSync:
 
     Args:
         flush: ``os.fsync``, which is ``FlushFileBuffers`` on Windows.
+        open_files_move: The system moves and removes files that are open.
     """
 
-    def __init__(self, flush: Callable[[int], None] = os.fsync) -> None:
+    def __init__(
+        self, flush: Callable[[int], None] = os.fsync, *, open_files_move: bool = sys.platform != "win32"
+    ) -> None:
         self._flush = flush
+        self._open_files_move = open_files_move
         self._open: list[int] = []
 
     def file(self, fd: int) -> None:
@@ -245,6 +262,11 @@ class PooledSync:
     def folder(self, fd: int) -> None:
         """See :class:`Durability`; Windows has no descriptors of folders, so it never comes to this there."""
         self.file(fd)
+
+    def before_move(self) -> None:
+        """See :class:`Durability`."""
+        if self._open and not self._open_files_move:
+            self._drain()
 
     def begin(self, fd: int) -> None:
         """Nothing to do: files are flushed as they come."""

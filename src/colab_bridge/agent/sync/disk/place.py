@@ -199,6 +199,7 @@ class Calls:
     def unlink(self, folder: Folder, name: str) -> None:
         """Remove a name in the stage or the trash; never one of the tree."""
         path, keyword = _at(folder, name)
+        self._durability.before_move()
         os.unlink(path, **keyword)
 
     def remove_folder(self, folder: Folder, name: str) -> None:
@@ -210,11 +211,13 @@ class Calls:
     def rename(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Move a name to one that only we use: in stage and trash, or another spelling of itself."""
         source, target, keyword = _both(one, name, two, other)
+        self._durability.before_move()
         os.replace(source, target, **keyword)
         self._names_changed(one, two)
 
     def swap(self, one: Folder, name: str, two: Folder, other: str) -> None:
         """Exchange two names; ``one`` is a folder of ours."""
+        self._durability.before_move()
         self.exchange.swap(one, name, two, other)
         self._names_changed(one, two)
 
@@ -224,6 +227,7 @@ class Calls:
         Raises:
             FileExistsError: it is not.
         """
+        self._durability.before_move()
         self.exchange.place(one, name, two, other)
         self._names_changed(one, two)
 
