@@ -24,6 +24,7 @@ import psutil
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
 from benchmarks.sync_first import make_tree, remote_shell
+from colab_bridge.agent.garbage import look_seldom
 from colab_bridge.agent.sync.disk.probe import probe
 from colab_bridge.agent.sync.disk.root import Root
 from colab_bridge.agent.sync.disk.scan import Scanner
@@ -83,6 +84,7 @@ class FolderPair:
 @contextlib.asynccontextmanager
 async def folder_pair(folder: Path) -> AsyncIterator[FolderPair]:
     """Start an agent, and make a pair of folders below ``folder`` for it; everything is closed at the end."""
+    look_seldom()  # as the daemon does, whose part this process has
     (folder / "runtime").mkdir(parents=True)
     dialer = LocalDialer(sys.executable, folder / "bundles", [folder / "runtime"], "bench", "bench")
     link = AgentLink(dialer, "bench", "bench@here", backoff=lambda: itertools.repeat(0.1))

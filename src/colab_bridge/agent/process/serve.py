@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..garbage import look_seldom
 from ..tunnel.processes import can_see_processes
 from .folder import Folder
 from .guard import Caps
@@ -45,6 +46,7 @@ def serve(folder: Folder, request: Mapping[str, Any]) -> None:
     except OSError as error:
         _say({"ok": False, "code": "folder", "message": f"{folder.path}: {error.strerror or error}"})
         return
+    look_seldom()
     _log_to(folder)
     _add_site(request.get("site"))
     loop = asyncio.SelectorEventLoop()  # the only kind on Windows that ZMQ's sockets can live in
