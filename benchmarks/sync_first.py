@@ -26,6 +26,7 @@ from typing import IO, Any
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Measure, Row, Target, summarize
 from colab_bridge.agent.frames import Frame, FrameReader, FrameType, encode
+from colab_bridge.agent.garbage import look_seldom
 from colab_bridge.agent.sync.disk.apply import Applier
 from colab_bridge.agent.sync.disk.ops import Action, ApplyOp, DisplacedFile
 from colab_bridge.agent.sync.disk.place import make_calls
@@ -50,6 +51,7 @@ _RSYNC_SHELL = '#!/bin/sh\nshift\nexec sh -c "$*"\n'
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure the first copy of 10,000 files; smaller when ``quick``."""
+    look_seldom()  # as the daemon does, whose part this process has
     for tool in ("rsync", "tar"):
         if shutil.which(tool) is None:
             raise BenchmarkError(f"{tool} is not installed")
@@ -276,6 +278,7 @@ def _messages(pipe: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 def _receive(target: str) -> None:
     """The second process: stage what comes, apply it at the end."""
+    look_seldom()  # as the agent does
     with Root.open(target) as root:
         calls = make_calls(root)
         with closing(Stage(root, _KEY, calls)) as stage, closing(Trash(root, _KEY, calls)) as trash:
