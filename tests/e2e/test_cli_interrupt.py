@@ -161,6 +161,10 @@ def test_a_repl_survives_ctrl_c_and_ends_with_ctrl_d(desk: Desk, terminal: Any) 
     # Python's readline shows the prompt an instant before it waits; a Ctrl-C of that instant is met with the next key.
     eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING, "it waits for a line")
     child.sendintr()
+    child.sendline("")
+    child.expect(">>> ")
+    child.sendline("print('still', 'here')")
+    child.expect("still here")
     child.expect(">>> ")
     child.sendeof()
     assert ended(child) == 0

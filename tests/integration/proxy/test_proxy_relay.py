@@ -102,6 +102,8 @@ def test_two_front_ends_get_their_own_replies(daemon: FakeDaemon, proxy: ProxyPr
 
 
 def test_replies_for_others_are_not_shown(daemon: FakeDaemon, proxy: ProxyProcess) -> None:
+    # The proxy asks for its kernel beside its start.
+    proxy.reply(proxy.client.execute("first"))
     stranger = RawMessage.build("shell", "execute_request", {"code": "x"}, msg_id="elsewhere", session="s")
     daemon.call(lambda: daemon.kernel.take(stranger))
     msg_id = proxy.client.execute("mine")
